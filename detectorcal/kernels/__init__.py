@@ -1,0 +1,1 @@
+"""Arithmetic on arrays: no files, no scheduling, no scikit-learn."""
