@@ -1,1 +1,38 @@
-"""Placeholder while the rooms are built."""
+"""Telling what a detector saw from what it recorded.
+
+>>> from detectorcal import DetectorCalibrator
+>>> DetectorCalibrator(sigma=20)
+DetectorCalibrator(sigma=20)
+"""
+
+from importlib import import_module
+from typing import Any
+
+from detectorcal._errors import DetectorcalError, DetectorcalWarning
+from detectorcal.calibrator import DetectorCalibrator
+from detectorcal.correction import Correction
+from detectorcal.functional import correct_image, fit_response
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Correction",
+    "DetectorCalibrator",
+    "DetectorcalError",
+    "DetectorcalWarning",
+    "correct_image",
+    "fit_response",
+]
+
+_SUBMODULES = ("io", "metrics", "plot", "simulate")
+
+
+def __getattr__(name: str) -> Any:
+    # `import detectorcal` stays quick, and `detectorcal.plot.plot_pixel_calibrations` works after it
+    if name in _SUBMODULES:
+        return import_module(f"detectorcal.{name}")
+    raise AttributeError(f"module 'detectorcal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_SUBMODULES])

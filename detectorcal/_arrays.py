@@ -11,9 +11,10 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from detectorcal._errors import MissingDependencyError
 from detectorcal._typing import Array
 
-__all__ = ["is_dask", "is_lazy", "is_numpy", "namespace", "put_like"]
+__all__ = ["as_dask", "is_dask", "is_lazy", "is_numpy", "namespace", "put_like", "sum_of_products"]
 
 
 def namespace(*arrays: Array) -> ModuleType:
@@ -56,3 +57,29 @@ def put_like(values: np.ndarray, like: Array, dtype: Any = None) -> Array:
         return values if dtype is None else values.astype(dtype, copy=False)
     xp = namespace(like)
     return xp.asarray(values, dtype=dtype, device=array_api_compat.device(like))
+
+
+def sum_of_products(*arrays: Array) -> Array:
+    """Multiply arrays elementwise and sum over their first axis; on NumPy in one pass over memory."""
+    first, *others = arrays
+    if is_numpy(first):
+        operands = [argument for array in arrays for argument in (array, [0, Ellipsis])]
+        return np.einsum(*operands, [Ellipsis])
+    product = first
+    for array in others:
+        product = product * array
+    return namespace(first).sum(product, axis=0, dtype=first.dtype)
+
+
+def as_dask(array: Any) -> Any:
+    """See an array as a Dask array with whole frames in its chunks."""
+    try:
+        import dask.array
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Dask is needed for this and is not installed: `pip install "detectorcal[dask]"`.'
+        ) from error
+    frame_axes = dict.fromkeys(range(max(array.ndim - 2, 0), array.ndim), -1)
+    return dask.array.from_array(
+        array, chunks={axis: frame_axes.get(axis, "auto") for axis in range(array.ndim)}
+    )

@@ -8,6 +8,7 @@ is the same to the last bit for every ``n_jobs`` and ``batch_size``.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,12 @@ import numpy as np
 import threadpoolctl
 
 from detectorcal._arrays import is_dask, put_like
-from detectorcal._typing import Array, Float64, Progress, Shape, Stack
-from detectorcal.kernels.accumulation import Accumulation, Condensed
+from detectorcal._typing import Array, Float64, Shape, Stack
+from detectorcal.kernels.accumulation import Accumulation, Condensed, join
 from detectorcal.kernels.correction import correct
 from detectorcal.kernels.model import Sums, empty_sums
 
-__all__ = ["correct_frames", "mean_frame", "single_threaded_blas", "sum_frames"]
+__all__ = ["as_frames", "copy_frames", "correct_frames", "mean_frame", "single_threaded_blas", "sum_frames"]
 
 RUN_LENGTH = 8
 """Frames summed in their own precision before they are added to float64."""
@@ -31,7 +32,7 @@ RUN_LENGTH = 8
 BATCH_BYTES = 64 * 2**20
 """Size of a batch of raw frames where ``batch_size`` is None."""
 
-BLOCK_PIXELS = 2**15
+BLOCK_PIXELS = 2**14
 """Pixels of a row block: its handful of float32 temporaries stay in a core's second-level cache."""
 
 
@@ -43,7 +44,6 @@ def sum_frames(
     *,
     n_jobs: int | None,
     batch_size: int | None,
-    progress: Progress | None,
 ) -> Sums:
     """Accumulate a response model's sums over a stack.
 
@@ -61,8 +61,6 @@ def sum_frames(
         Threads, as joblib counts them.
     batch_size : int or None
         Frames read at a time, rounded up to whole runs; None takes :data:`BATCH_BYTES`.
-    progress : callable or None
-        Called with the number of frames after each batch.
 
     Returns
     -------
@@ -77,8 +75,6 @@ def sum_frames(
             frames = _read(stack, batch)
             darks = _read(dark, batch).astype(dtype) if dark_per_frame else shared
             _add_batch(frames, darks, accumulation, totals, parallel)
-            if progress is not None:
-                progress(len(frames))
     return totals
 
 
@@ -87,30 +83,25 @@ def _add_batch(
 ) -> None:
     """Add one batch to the totals: condense whole frames first, then sum blocks of rows."""
     step = _frames_per_part(frames.shape[1:])
-    parts = [slice(i, min(i + step, len(frames))) for i in range(0, len(frames), step)]
-    darks = [dark[part] if dark.ndim == frames.ndim else dark for part in parts]
-    condensed = parallel(
-        joblib.delayed(accumulation.condense)(frames[part], d) for part, d in zip(parts, darks, strict=True)
-    )
+
+    def darks(part: slice) -> Any:
+        return dark[part] if dark.ndim == frames.ndim else dark
+
+    def condense(part: slice) -> Condensed:
+        return accumulation.condense(frames[part], darks(part))
+
+    condensed = parallel(joblib.delayed(condense)(part) for part in _cut(len(frames), step))
+    runs = [
+        (run, join(condensed[run.start // step : -(-run.stop // step)]))
+        for run in _cut(len(frames), RUN_LENGTH)
+    ]
 
     def add_rows(rows: slice) -> None:
-        for first in range(0, len(parts), RUN_LENGTH // step):
-            run = range(first, min(first + RUN_LENGTH // step, len(parts)))
-            sums = _sum_run(
-                (accumulation.sums(frames[parts[i]], darks[i], condensed[i], rows) for i in run),
-            )
-            for name, values in sums.items():
+        for run, whole in runs:
+            for name, values in accumulation.sums(frames[run], darks(run), whole, rows).items():
                 totals[name][rows] += values
 
     parallel(joblib.delayed(add_rows)(rows) for rows in _row_blocks(frames.shape[1:]))
-
-
-def _sum_run(parts: Iterator[dict[str, Array]]) -> dict[str, Array]:
-    sums = next(parts)
-    for part in parts:
-        for name, values in part.items():
-            sums[name] += values
-    return sums
 
 
 def correct_frames(
@@ -123,7 +114,6 @@ def correct_frames(
     out: Any,
     n_jobs: int | None,
     batch_size: int | None,
-    progress: Progress | None,
 ) -> Any:
     """Correct a stack, ``(frames - dark) * scale``.
 
@@ -140,7 +130,7 @@ def correct_frames(
         See :func:`detectorcal.kernels.correction.correct`.
     out : array or writer of the shape of ``frames``, or None
         Anything that takes ``out[slice] = frames``; None makes a NumPy array.
-    n_jobs, batch_size, progress
+    n_jobs, batch_size
         As in :func:`sum_frames`.
 
     Returns
@@ -152,8 +142,9 @@ def correct_frames(
         return _correct_lazily(frames, dark, scale, dtype, reject)
     if not _is_read_by_slicing_to_numpy(frames):
         like = frames[:0]
-        maps = (put_like(m.astype(dtype), like) for m in (dark, scale))
-        return correct(frames, *maps, reject, out)
+        return correct(
+            frames, put_like(dark.astype(dtype), like), put_like(scale.astype(dtype), like), reject, out
+        )
     dark, scale = dark.astype(dtype), scale.astype(dtype)
     out = np.empty(frames.shape, dtype) if out is None else out
     in_place = isinstance(out, np.ndarray) and out.dtype == dtype
@@ -164,8 +155,6 @@ def correct_frames(
             _correct_batch(raw, dark, scale, reject, target, parallel)
             if not in_place:
                 out[batch] = target
-            if progress is not None:
-                progress(len(raw))
     return out
 
 
@@ -180,13 +169,60 @@ def _correct_batch(
         for rows in blocks:
             correct(raw[part, rows], dark[rows], scale[rows], reject, out[part, rows])
 
-    parallel(joblib.delayed(work)(slice(i, i + step)) for i in range(0, len(raw), step))
+    parallel(joblib.delayed(work)(part) for part in _cut(len(raw), step))
 
 
 def _correct_lazily(frames: Any, dark: Any, scale: Any, dtype: np.dtype, reject: float | None) -> Any:
-    whole_frames = frames.rechunk({axis: -1 for axis in range(1, frames.ndim)})
+    whole_frames = frames.rechunk(dict.fromkeys(range(1, frames.ndim), -1))
     maps = (dark.astype(dtype), scale.astype(dtype))
-    return whole_frames.map_blocks(correct, *maps, reject, None, dtype=dtype, meta=np.empty((0,) * frames.ndim, dtype))
+    return whole_frames.map_blocks(
+        correct, *maps, reject, None, dtype=dtype, meta=np.empty((0,) * frames.ndim, dtype)
+    )
+
+
+def copy_frames(stack: Stack, out: Any) -> None:
+    """Copy a stack, lazy or on disk, a batch at a time."""
+    for batch in _batches(stack, None):
+        out[batch] = _read(stack, batch)
+
+
+def as_frames(images: Any, frame_shape: Shape) -> Any:
+    """See images as a stack of frames: leading axes joined, a lone image as one frame, rows as images.
+
+    Parameters
+    ----------
+    images : array or stack of shape (..., *frame_shape), or (n_frames, n_pixels)
+        Images.
+    frame_shape : tuple of int
+        Shape of the detector.
+
+    Returns
+    -------
+    array or stack of shape (n_frames, *frame_shape)
+        A view of an array; anything else is reshaped as it is read.
+    """
+    shape = tuple(images.shape)
+    n_frames = math.prod(shape) // math.prod(frame_shape)
+    if shape == (n_frames, *frame_shape):
+        return images
+    if hasattr(images, "reshape"):
+        return images.reshape((n_frames, *frame_shape))
+    if shape[0] == n_frames:
+        return _Framed(images, frame_shape)
+    return np.asarray(images[:]).reshape((n_frames, *frame_shape))
+
+
+class _Framed:
+    """A stack of rows seen as images, reshaped as they are read."""
+
+    def __init__(self, stack: Stack, frame_shape: Shape) -> None:
+        self._stack = stack
+        self.shape = (stack.shape[0], *frame_shape)
+        self.dtype = stack.dtype
+
+    def __getitem__(self, batch: slice) -> Array:
+        frames = np.asarray(self._stack[batch])
+        return frames.reshape(len(frames), *self.shape[1:])
 
 
 def mean_frame(stack: Stack, *, batch_size: int | None) -> Float64:
@@ -201,8 +237,11 @@ def _batches(stack: Stack, batch_size: int | None) -> Iterator[slice]:
     frame_bytes = max(1, int(np.prod(stack.shape[1:])) * np.dtype(stack.dtype).itemsize)
     size = BATCH_BYTES // frame_bytes if batch_size is None else batch_size
     size = -(-max(size, 1) // RUN_LENGTH) * RUN_LENGTH
-    for start in range(0, stack.shape[0], size):
-        yield slice(start, min(start + size, stack.shape[0]))
+    yield from _cut(stack.shape[0], size)
+
+
+def _cut(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def _read(stack: Stack, batch: slice) -> np.ndarray:
@@ -225,8 +264,7 @@ def _row_blocks(shape: Shape) -> list[slice]:
     """Cut a detector into blocks of whole rows; a line detector is not cut."""
     if len(shape) == 1:
         return [slice(0, shape[0])]
-    rows = max(1, BLOCK_PIXELS // shape[1])
-    return [slice(i, min(i + rows, shape[0])) for i in range(0, shape[0], rows)]
+    return _cut(shape[0], max(1, BLOCK_PIXELS // shape[1]))
 
 
 _blas_lock = threading.Lock()

@@ -1,6 +1,5 @@
 """Names for the types that travel through the package."""
 
-from collections.abc import Callable
 from os import PathLike
 from typing import Any, Protocol, TypeAlias
 
@@ -13,8 +12,6 @@ Array: TypeAlias = Any
 Float64: TypeAlias = NDArray[np.float64]
 Path: TypeAlias = str | PathLike[str]
 Shape: TypeAlias = tuple[int, ...]
-Progress: TypeAlias = Callable[[int], object]
-"""Called with the number of frames just finished."""
 
 
 class Stack(Protocol):

@@ -185,13 +185,13 @@ def ring_strength(reconstruction: ArrayLike, reference: ArrayLike | None = None)
     if image.shape[0] != image.shape[1] or image.shape[0] < 4 * _RING_RADII[0]:
         raise InputError(f"`reconstruction` must be square, 32 px at least, but has shape {image.shape}.")
     if reference is None:
-        profile = _around(image, lambda ring: float(np.median(ring)))
+        profile = _around(image, np.median)
         course = uniform_filter1d(profile, _RING_WINDOW, mode="nearest")
     else:
         truth = _finite(reference, "reference", 2)
         if truth.shape != image.shape:
             raise InputError(f"`reference` has shape {truth.shape}, but `reconstruction` {image.shape}.")
-        profile = _around(image - truth, lambda ring: float(np.mean(ring)))
+        profile = _around(image - truth, np.mean)
         course = gaussian_filter1d(profile, _RING_COURSE, mode="nearest")
     first, last = _RING_RADII[0], int(_RING_RADII[1] * image.shape[0] / 2)
     return float(np.std((profile - course)[first : last + 1]))
@@ -382,15 +382,15 @@ def _corrected_ratio(frame: ArrayLike, coef: ArrayLike | float, sigma: float) ->
     return ratio
 
 
-def _around(image: Float64, average: Callable[[Float64], float]) -> Float64:
-    """Average of the pixels at each integer radius about the middle, out to the half width."""
-    from_middle = np.arange(image.shape[0]) - (image.shape[0] - 1) / 2
-    radius = np.rint(np.hypot(from_middle, from_middle[:, None])).astype(np.intp).ravel()
-    n_radii = image.shape[0] // 2
+def _around(image: Float64, average: Callable[[Float64], object]) -> Float64:
+    """Average over rings one pixel wide, each centred on the detector's pixels, out to the half width."""
+    width = image.shape[0]
+    from_middle = np.arange(width) - (width - 1) / 2
+    distance = np.hypot(from_middle, from_middle[:, None])
+    radius = np.floor(distance + 0.5 * (width % 2)).astype(np.intp).ravel()  # 0 is a pixel, or between four
     order = np.argsort(radius, kind="stable")
-    edges = np.cumsum(np.bincount(radius))[: n_radii - 1]
-    rings = np.split(image.ravel()[order], edges)[:n_radii]
-    return np.array([average(ring) if len(ring) else 0.0 for ring in rings])
+    rings = np.split(image.ravel()[order], np.cumsum(np.bincount(radius))[: width // 2])
+    return np.array([average(ring) for ring in rings[:-1]], dtype=np.float64)
 
 
 def _finite(values: ArrayLike, name: str, *ndim: int) -> Float64:

@@ -1,31 +1,16 @@
 """A calibration file: a JSON header and named arrays, in HDF5, zarr or TIFF.
 
-Whatever the format, the header is one JSON object, pure ASCII::
-
-    {"format": "detectorcal calibration", "protocol": 1,
-     "arrays": {"coef": {"shape": [2048, 2048], "dtype": "float64", "sha256": "..."}, ...},
-     ... what the caller gave ...,
-     "sha256": "..."}
-
-The last entry is the checksum of all the others, those of the arrays are over their
-little-endian bytes in C order. Arrays are stored uncompressed, so a file can never ask for
-more memory than its own size. Nothing in a file is ever executed, imported or followed to
-another file: this is safe with files of strangers. What the header and the arrays mean is
-not known here.
+What the header and the arrays mean is not known here; :mod:`.header` says what is in every file,
+and the module of each format how it lies there. Arrays are stored uncompressed, so a file can
+never ask for more memory than its own size, and nothing in a file is ever executed, imported or
+followed to another file: a stranger's file is safe to open.
 """
 
-import hashlib
-import json
-import logging
-import math
-import re
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from detectorcal import _typing
@@ -35,12 +20,23 @@ from detectorcal._errors import (
     FileFormatError,
     InputError,
     MissingFileError,
-    NewerProtocolError,
 )
-from detectorcal._files import atomic_file, atomic_folder
+from detectorcal._files import atomic_file, atomic_folder, reading
 
-_Load: TypeAlias = Callable[[int, str, _Spec], NDArray[Any]]
-"""Reads one array by its place, name and spec; raises anything if it is not there as specified."""
+from . import hdf5, tiff, zarr
+from .header import (
+    OWN_KEYS,
+    PROTOCOL,
+    Arrays,
+    Load,
+    checked_header,
+    checked_specs,
+    sha256,
+    storable_arrays,
+    whole_header,
+)
+
+__all__ = ["PROTOCOL", "read_calibration", "write_calibration"]
 
 
 class _Format(NamedTuple):
@@ -53,7 +49,13 @@ class _Format(NamedTuple):
     is_folder: bool
     recognises: Callable[[Path], bool]
     write: Callable[[Path, dict[str, Any], Arrays], None]
-    open: Callable[[Path], AbstractContextManager[tuple[Any, _Load]]]
+    open: Callable[[Path], AbstractContextManager[tuple[Any, Load]]]
+
+
+_HDF5 = _Format("an HDF5 file", False, hdf5.recognises, hdf5.write, hdf5.open_file)
+_ZARR = _Format("a zarr store of format 3", True, zarr.recognises, zarr.write, zarr.open_folder)
+_TIFF = _Format("a TIFF file", False, tiff.recognises, tiff.write, tiff.open_file)
+_FORMATS = {".h5": _HDF5, ".hdf5": _HDF5, ".zarr": _ZARR, ".tif": _TIFF, ".tiff": _TIFF}
 
 
 def write_calibration(
@@ -80,7 +82,8 @@ def write_calibration(
     overwrite : bool, default=False
         Whether an existing file may be replaced.
     descriptions : mapping of str to str, optional
-        A line about some of the arrays, for those who open the file with other software.
+        A line about each array, for those who open the file with other software. Names that are
+        not among the arrays are passed over.
 
     Raises
     ------
@@ -91,8 +94,8 @@ def write_calibration(
     """
     path = Path(path)
     kind = _format_of(path)
-    stored = _storable_arrays(arrays)
-    whole = _whole_header(header, stored, descriptions or {})
+    stored = storable_arrays(arrays)
+    whole = whole_header(header, stored, descriptions or {})
     atomic = atomic_folder if kind.is_folder else atomic_file
     with atomic(path, overwrite=overwrite) as temporary:
         kind.write(Path(temporary), whole, stored)
@@ -109,7 +112,7 @@ def read_calibration(path: _typing.Path) -> tuple[dict[str, Any], Arrays]:
     Returns
     -------
     header : dict
-        The header as it was given, and the file's number under "protocol".
+        The header as it was given, and the file's protocol under "protocol".
     arrays : dict of str to array
         In the order, with the types and to the bit as they were given.
 
@@ -126,21 +129,41 @@ def read_calibration(path: _typing.Path) -> tuple[dict[str, Any], Arrays]:
     """
     path = Path(path)
     kind = _format_of(path)
-    _check_kind(path, kind)
+    with reading(path):
+        _check_kind(path, kind)
+        header, arrays = _read(path, kind)
+    return {key: header[key] for key in header if key not in OWN_KEYS - {"protocol"}}, arrays
+
+
+def _read(path: Path, kind: _Format) -> tuple[dict[str, Any], Arrays]:
+    """Read header and arrays, and tell whatever goes wrong within the file as damage to it."""
     held = _held_bytes(path)
     try:
         with kind.open(path) as (raw, load):
-            header = _checked_header(path, kind, raw)
-            specs = _checked_specs(header, held)
-            arrays = {name: _checked_array(i, name, spec, load) for i, (name, spec) in enumerate(specs.items())}
-    except (DetectorcalError, ImportError, MemoryError):
+            header = checked_header(f"{path} is {kind.name}", raw)
+            arrays = {}
+            for index, (name, spec) in enumerate(checked_specs(header, held).items()):
+                arrays[name] = load(index, name, spec)
+                if sha256(arrays[name]) != spec.sha256:
+                    raise ValueError(f"array {name!r} does not match its checksum")
+            return header, arrays
+    except (DetectorcalError, ImportError, MemoryError, PermissionError, BlockingIOError):
         raise
     except Exception as error:  # a damaged file makes the libraries raise nearly anything
-        reason = str(error) or type(error).__name__
+        reason = (str(error) or type(error).__name__).rstrip(".")
         raise DamagedFileError(
-            f"{path} is damaged: {reason.rstrip('.')}. Restore it from a copy, or fit and save again."
+            f"{path} is damaged: {reason}. Restore it from a copy, or fit and save again."
         ) from error
-    return {key: value for key, value in header.items() if key not in _OWN_KEYS - {"protocol"}}, arrays
+
+
+def _format_of(path: Path) -> _Format:
+    try:
+        return _FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise InputError(
+            f"The name of a calibration file ends in one of {', '.join(_FORMATS)}, which decides its format; "
+            f"{str(path)!r} ends in {path.suffix!r}."
+        ) from None
 
 
 def _check_kind(path: Path, kind: _Format) -> None:
@@ -148,11 +171,14 @@ def _check_kind(path: Path, kind: _Format) -> None:
         raise MissingFileError(f"There is no calibration file {path}.")
     if path.is_dir() != kind.is_folder:
         found, wanted = ("a folder", "a file") if path.is_dir() else ("a file", "a folder")
-        raise FileFormatError(f"{path} is {found}, but a calibration whose name ends in {path.suffix} is {wanted}.")
+        raise FileFormatError(
+            f"{path} is {found}, but a calibration whose name ends in {path.suffix} is {wanted}. "
+            "Give what detectorcal saved, under the name it was saved by."
+        )
     if not kind.recognises(path):
         raise FileFormatError(
             f"{path} is not {kind.name}, although its name ends in {path.suffix}. "
-            "Was it renamed, or its beginning overwritten? Give a file that detectorcal saved."
+            "Give what detectorcal saved, under the name it was saved by."
         )
 
 
@@ -162,15 +188,7 @@ def _held_bytes(path: Path) -> int:
         return path.stat().st_size
     inside = list(path.rglob("*"))
     if links := [entry for entry in inside if entry.is_symlink()]:
-        raise FileFormatError(f"{links[0]} is a link, which detectorcal does not follow. Copy what it leads to in its place.")
-    return sum(entry.stat().st_size for entry in inside)
-
-
-_HDF5 = _Format("an HDF5 file", False, _starts_with(b"\x89HDF\r\n\x1a\n"), _write_hdf5, _open_hdf5)
-_ZARR = _Format(
-    "a zarr store of format 3", True, lambda path: (path / "zarr.json").is_file(), _write_zarr, _open_zarr
-)
-_TIFF = _Format(
-    "a TIFF file", False, _starts_with(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _write_tiff, _open_tiff
-)
-_FORMATS = {".h5": _HDF5, ".hdf5": _HDF5, ".zarr": _ZARR, ".tif": _TIFF, ".tiff": _TIFF}
+        raise FileFormatError(
+            f"{links[0]} is a link, which detectorcal does not follow. Put what it leads to in its place."
+        )
+    return sum(entry.stat().st_size for entry in inside if entry.is_file())

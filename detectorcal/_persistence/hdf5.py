@@ -1,4 +1,4 @@
-"""hdf5"""
+"""HDF5: the header is a string in the root's attribute, every array a contiguous dataset."""
 
 import json
 from collections.abc import Iterator
@@ -9,15 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-def _write_hdf5(path: Path, header: dict[str, Any], arrays: Arrays) -> None:
+from detectorcal._errors import FileFormatError
+
+from .header import FORMAT, MARK, PROTOCOL, Arrays, Load, Spec, check_layout
+
+
+def recognises(path: Path) -> bool:
+    """Tell whether the file has HDF5's signature."""
     import h5py
 
-    # The layout of HDF5 1.8 (2008) is the oldest one whose metadata carry checksums. They cover
-    # strings of fixed length, but not those of variable length.
+    return bool(h5py.is_hdf5(path))
+
+
+def write(path: Path, header: dict[str, Any], arrays: Arrays) -> None:
+    """Write the file."""
+    import h5py
+
+    # The layout of HDF5 1.8 (2008) is the oldest whose metadata carry checksums, without which a
+    # flipped bit leads the library anywhere. They cover strings of fixed length only.
     with h5py.File(path, "w", libver=("v108", "v108")) as file:
         file.attrs["format"] = np.bytes_(FORMAT)
         file.attrs["protocol"] = PROTOCOL
-        file.attrs[_MARK] = np.bytes_(json.dumps(header))
+        file.attrs[MARK] = np.bytes_(json.dumps(header))
         for name, array in arrays.items():
             dataset = file.create_dataset(name, data=array)
             if description := header["arrays"][name].get("description"):
@@ -25,31 +38,47 @@ def _write_hdf5(path: Path, header: dict[str, Any], arrays: Arrays) -> None:
 
 
 @contextmanager
-def _open_hdf5(path: Path) -> Iterator[tuple[Any, _Load]]:
+def open_file(path: Path) -> Iterator[tuple[Any, Load]]:
+    """Yield the header as it is stored, and a loader of arrays."""
     import h5py
 
     held = path.stat().st_size
 
-    def load(index: int, name: str, spec: _Spec) -> NDArray[Any]:
-        node = file
-        for part in name.split("/"):
-            link = node.get(part, getlink=True)
-            if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
-                raise FileFormatError(f"{part!r} in {path} is a link, which detectorcal does not follow. Save again.")
-            node = node[part]
-        # Only a contiguous dataset whose bytes are in this very file has an offset: no chunks (so no
-        # filters), no external storage, no virtual dataset.
-        offset = node.id.get_offset()
-        if offset is None or offset + node.id.get_storage_size() > held:
-            raise ValueError(f"the bytes of array {name!r} are not all in the file")
-        _check_layout(name, (node.shape, node.dtype.newbyteorder("=")), spec[:2])
-        return np.asarray(node[...], dtype=spec.dtype)
+    def load(index: int, name: str, spec: Spec) -> NDArray[Any]:
+        dataset = _follow(file, name, path)
+        # Only a contiguous dataset in this very file has an offset: none with chunks (so no
+        # filters), external storage or a virtual layout has.
+        offset = dataset.id.get_offset()
+        if offset is None or offset + dataset.id.get_storage_size() > held:
+            raise ValueError(f"the bytes of array {name!r} do not lie in the file, plain and in one piece")
+        check_layout(name, (dataset.shape, dataset.dtype.newbyteorder("=")), (spec.shape, spec.dtype))
+        return np.asarray(dataset[...], dtype=spec.dtype)
 
     with h5py.File(path, "r") as file:
-        raw = None
-        if _MARK in file.attrs:
-            attribute = file.attrs.get_id(_MARK)
-            if attribute.dtype.kind != "S" or attribute.shape != () or attribute.get_storage_size() > held:
-                raise ValueError("its header is not a string of fixed length")
-            raw = bytes(file.attrs[_MARK])
-        yield raw, load
+        yield _raw_header(file, held), load
+
+
+def _raw_header(file: Any, held: int) -> bytes | None:
+    if MARK not in file.attrs:
+        return None
+    attribute = file.attrs.get_id(MARK)
+    if attribute.dtype.kind != "S" or attribute.shape != () or attribute.get_storage_size() > held:
+        raise ValueError("its header is not a string of fixed length")
+    return bytes(file.attrs[MARK])
+
+
+def _follow(file: Any, name: str, path: Path) -> Any:
+    """Go to a dataset by hard links alone, which cannot lead out of the file."""
+    import h5py
+
+    node = file
+    for part in name.split("/"):
+        if isinstance(node.get(part, getlink=True), h5py.SoftLink | h5py.ExternalLink):
+            raise FileFormatError(
+                f"{name!r} in {path} is a link, which detectorcal does not follow. "
+                "Put what it leads to in its place."
+            )
+        if part not in node:
+            raise ValueError(f"array {name!r} is missing")
+        node = node[part]
+    return node

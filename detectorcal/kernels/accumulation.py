@@ -6,6 +6,7 @@ needs whole frames, :meth:`Accumulation.sums` any rows of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neigh
 from detectorcal.kernels.model import ResponseModel
 from detectorcal.kernels.smoothing import Smoother
 
-__all__ = ["Accumulation", "Condensed", "subtract_dark"]
+__all__ = ["Accumulation", "Condensed", "join", "subtract_dark"]
 
 
 class Condensed(NamedTuple):
@@ -27,7 +28,26 @@ class Condensed(NamedTuple):
     """Pixels that take no part; None if there are none."""
 
 
-def subtract_dark(frames: Array, dark: Array | None) -> Array:
+def join(parts: Sequence[Condensed]) -> Condensed:
+    """Put together what successive frames were condensed to."""
+    if len(parts) == 1:
+        return parts[0]
+    xp = namespace(parts[0].smoothed)
+    smoothed = xp.concat([part.smoothed for part in parts], axis=0)
+    known = [part.masked for part in parts if part.masked is not None]
+    if not known:
+        return Condensed(smoothed, None)
+    nothing = xp.zeros_like(known[0][:1, ...])
+    masks = [
+        xp.broadcast_to(nothing, (part.smoothed.shape[0], *nothing.shape[1:]))
+        if part.masked is None
+        else part.masked
+        for part in parts
+    ]
+    return Condensed(smoothed, xp.concat(masks, axis=0))
+
+
+def subtract_dark(frames: Array, dark: Array) -> Array:
     """Turn raw frames into measured ones.
 
     Parameters
@@ -107,17 +127,20 @@ class Accumulation:
         Returns
         -------
         dict of str to array of shape (n_rows, ...)
-            The model's sums over these frames.
+            The model's sums over these frames, and "frames", a number where all pixels took part.
         """
         xp = namespace(frames)
         dark_rows = dark[:, rows] if dark.ndim == frames.ndim else dark[rows]
         measured = subtract_dark(frames[:, rows], dark_rows)
         expected = self.smoother.expand(condensed.smoothed, rows)
-        takes_part = expected > self.cutoff
-        if condensed.masked is not None:
-            takes_part = takes_part & ~condensed.masked[:, rows]
-        if not bool(xp.all(takes_part)):
+        if condensed.masked is None and bool(xp.min(expected) > self.cutoff):
+            count: Any = frames.shape[0]
+        else:
+            takes_part = expected > self.cutoff
+            if condensed.masked is not None:
+                takes_part = takes_part & ~condensed.masked[:, rows]
             nothing = xp.zeros_like(measured)
             measured = xp.where(takes_part, measured, nothing)
             expected = xp.where(takes_part, expected, nothing)
-        return self.model.accumulate(measured, expected)
+            count = xp.sum(xp.astype(takes_part, expected.dtype), axis=0)
+        return {"frames": count, **self.model.accumulate(measured, expected)}

@@ -19,7 +19,7 @@ __all__ = ["correct", "expected_flat", "replace_spots", "scale_map"]
 def expected_flat(
     flat: Float64, coef: Float64, smoothing: Smoothing, n_std: float | None, reject: float | None
 ) -> Float64:
-    """What a perfect detector would have recorded as the flat.
+    """Predict what a perfect detector would have recorded as the flat.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detectorcal._arrays import namespace
+from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array, Float64
 from detectorcal.kernels.model import Response
 
@@ -34,6 +34,9 @@ NEIGHBOUR_DISTANCE = 4
 """Pixels between the two whose difference tells the noise: near enough to share the error that smoothing
 makes on a curved beam, further than light usually spreads."""
 
+PAIR_SPACING = 8
+"""One pair in so many pixels: K is one number, and this many pairs tell it."""
+
 SMALLEST_SHARE_OF_PAIRS = 0.01
 """Below this share of pairs seen in equally many frames the noise is taken as not known."""
 
@@ -41,18 +44,11 @@ SMALLEST_SHARE_OF_PAIRS = 0.01
 class Photon:
     """Photon-noise weights: no regression dilution; exact for Poisson statistics."""
 
-    names: tuple[str, ...] = ("frames", "expected", "difference", "pair_scatter")
+    names: tuple[str, ...] = ("expected", "difference", "pair_scatter")
 
     def accumulate(self, measured: Array, expected: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
-        xp = namespace(measured, expected)
-        difference = expected - measured
-        return {
-            "frames": xp.sum(expected > 0, axis=0, dtype=expected.dtype),
-            "expected": xp.sum(expected, axis=0, dtype=expected.dtype),
-            "difference": xp.sum(difference, axis=0, dtype=expected.dtype),
-            "pair_scatter": _pair_scatter(difference, expected),
-        }
+        return _noise_sums(expected - measured, expected)
 
     def solve(self, sums: Mapping[str, Float64]) -> Response:
         r"""Solve the line; relative variance :math:`K c / \sum s`."""
@@ -70,13 +66,12 @@ class Croton(Photon):
 
     def accumulate(self, measured: Array, expected: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
-        xp = namespace(measured, expected)
-        dtype = expected.dtype
+        difference = expected - measured
         return {
-            **super().accumulate(measured, expected),
-            "measured_difference": xp.sum(measured * (expected - measured), axis=0, dtype=dtype),
-            "measured_squared": xp.sum(measured * measured, axis=0, dtype=dtype),
-            "expected_cubed": xp.sum(expected * expected * expected, axis=0, dtype=dtype),
+            **_noise_sums(difference, expected),
+            "measured_difference": sum_of_products(measured, difference),
+            "measured_squared": sum_of_products(measured, measured),
+            "expected_cubed": sum_of_products(expected, expected, expected),
         }
 
     def solve(self, sums: Mapping[str, Float64]) -> Response:
@@ -93,24 +88,43 @@ class Croton(Photon):
 
 
 def linearise(measured: Array, coef: Array) -> Array:
-    """What the pixel would have read if it were like its neighbours, DN."""
+    """Give what the pixel would have read if it were like its neighbours, DN."""
     return measured * coef
+
+
+def _noise_sums(difference: Array, expected: Array) -> dict[str, Array]:
+    """Give the sums that both methods need: for the photon weights and for K."""
+    xp = namespace(expected)
+    return {
+        "expected": xp.sum(expected, axis=0, dtype=expected.dtype),
+        "difference": xp.sum(difference, axis=0, dtype=expected.dtype),
+        "pair_scatter": _pair_scatter(difference, expected),
+    }
+
+
+def _pairs(width: int) -> tuple[slice, slice] | None:
+    """Columns of the left and right pixels of the pairs; None where the detector is one pixel wide."""
+    distance = min(NEIGHBOUR_DISTANCE, width - 1)
+    if distance == 0:
+        return None
+    return slice(0, width - distance, PAIR_SPACING), slice(distance, width, PAIR_SPACING)
 
 
 def _pair_scatter(difference: Array, expected: Array) -> Array:
     r"""Sum :math:`D^2 / S` over frames, D and S the difference and sum over a pair of pixels of a row.
 
-    The pair is a pixel and the one :data:`NEIGHBOUR_DISTANCE` to its right; 0 where there is none.
+    The sum stands at the left pixel of the pair; everywhere else is 0.
     """
     xp = namespace(difference)
-    step = min(NEIGHBOUR_DISTANCE, difference.shape[-1] - 1)
-    left, right = slice(None, difference.shape[-1] - step), slice(step, None)
-    between = difference[..., right] - difference[..., left]
-    total = expected[..., right] + expected[..., left]
-    total = xp.where(total > 0, total, xp.ones_like(total))
-    scatter = xp.sum(between * between / total, axis=0, dtype=difference.dtype)
-    no_pair = xp.zeros((*scatter.shape[:-1], step), dtype=scatter.dtype, device=scatter.device)
-    return xp.concat([scatter, no_pair], axis=-1)
+    scatter = xp.zeros_like(difference[0, ...])
+    pairs = _pairs(difference.shape[-1])
+    if pairs is not None:
+        left, right = pairs
+        between = difference[..., right] - difference[..., left]
+        total = expected[..., right] + expected[..., left]
+        total = xp.where(total > 0, total, xp.ones_like(total))
+        scatter[..., left] = xp.sum(between * between / total, axis=0, dtype=difference.dtype)
+    return scatter
 
 
 def system_gain(sums: Mapping[str, Float64]) -> float:
@@ -133,17 +147,17 @@ def system_gain(sums: Mapping[str, Float64]) -> float:
         System gain, DN per electron; NaN if fewer than two frames or two pixels were seen.
     """
     frames = sums["frames"]
-    step = min(NEIGHBOUR_DISTANCE, frames.shape[-1] - 1)
-    if step == 0 or frames.max() < 2:
+    pairs = _pairs(frames.shape[-1])
+    if pairs is None:
         return float("nan")
-    left, right = slice(None, frames.shape[-1] - step), slice(step, None)
-    comparable = (frames[..., left] == frames[..., right]) & (frames[..., left] > 1)
+    left, right = ((..., side) for side in pairs)
+    comparable = (frames[left] == frames[right]) & (frames[left] > 1)
     if comparable.mean() < SMALLEST_SHARE_OF_PAIRS:
         return float("nan")
-    between = (sums["difference"][..., right] - sums["difference"][..., left])[comparable]
-    total = (sums["expected"][..., right] + sums["expected"][..., left])[comparable]
-    scatter = sums["pair_scatter"][..., left][comparable] - between**2 / total
-    freedom = frames[..., left][comparable].astype(int) - 1
+    between = (sums["difference"][right] - sums["difference"][left])[comparable]
+    total = (sums["expected"][right] + sums["expected"][left])[comparable]
+    scatter = sums["pair_scatter"][left][comparable] - between**2 / total
+    freedom = frames[left][comparable].astype(int) - 1
     return float(np.median(scatter / _chi_squared_medians(freedom.max())[freedom]))
 
 

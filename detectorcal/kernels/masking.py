@@ -98,8 +98,7 @@ def _shifts(frames: Array, axis: int) -> list[Array]:
     reach = NEIGHBOURHOOD // 2
     positions = xp.arange(n, dtype=xp.int64, device=frames.device)
     return [
-        xp.take(frames, xp.clip(positions + shift, 0, n - 1), axis=axis)
-        for shift in range(-reach, reach + 1)
+        xp.take(frames, xp.clip(positions + shift, 0, n - 1), axis=axis) for shift in range(-reach, reach + 1)
     ]
 
 

@@ -34,7 +34,7 @@ class ResponseModel(Protocol):
     """How a pixel's measured value depends on the expected one."""
 
     names: tuple[str, ...]
-    """The sums it needs."""
+    """The sums it needs, besides "frames", how many frames a pixel took part in."""
 
     def accumulate(self, measured: Array, expected: Array) -> dict[str, Array]:
         """Sum over a run of frames.
@@ -42,7 +42,8 @@ class ResponseModel(Protocol):
         Parameters
         ----------
         measured, expected : arrays of shape (n_frames, *block_shape)
-            Frame minus dark and its smoothed version, DN; both are 0 where a pixel takes no part.
+            Frame minus dark and its smoothed version, DN; both are 0 where a pixel takes no part, and
+            ``expected`` is positive where it does.
 
         Returns
         -------
@@ -56,8 +57,8 @@ class ResponseModel(Protocol):
 
 
 def empty_sums(model: ResponseModel, shape: Shape) -> Sums:
-    """Sums over no frames."""
-    return {name: np.zeros(shape) for name in model.names}
+    """Give the sums over no frames."""
+    return {name: np.zeros(shape) for name in ("frames", *model.names)}
 
 
 def add_sums(parts: Iterable[Mapping[str, Float64]]) -> Sums:

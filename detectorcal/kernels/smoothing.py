@@ -13,6 +13,7 @@ filters the axes instead.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -45,6 +46,9 @@ PRODUCT_ADVANTAGE = 10
 SMALLEST_RANK = 24
 """Costs nothing, and serves a strongly curved beam where the bound, made for pixel noise, asks for less."""
 
+LEVEL_PIXELS = 4096
+"""Pixels from which the level of a frame is taken."""
+
 _SYNONYMS = {"grid-mirror": "reflect", "grid-wrap": "wrap", "grid-constant": "constant"}
 _CACHED_AXES = 32
 _MAX_CACHED_SMOOTHERS = 16
@@ -68,9 +72,8 @@ class Smoothing:
 class Smoother(Protocol):
     """A Gaussian made ready for frames of one shape.
 
-    Smoothing is split in two so that a caller may walk through a frame block by block: ``project``
-    condenses whole frames, ``expand`` gives any rows of the smoothed ones. The leading axis of
-    ``frames`` runs over frames; a line detector has one row.
+    Smoothing is split in two so that a caller may walk through frames block by block: ``project``
+    condenses whole frames to one array, frames first; ``expand`` gives any rows of the smoothed ones.
     """
 
     def project(self, frames: Array) -> Array:
@@ -78,7 +81,7 @@ class Smoother(Protocol):
         ...
 
     def expand(self, condensed: Array, rows: slice) -> Array:
-        """Give the smoothed frames, restricted to some rows of the detector."""
+        """Give some rows of the smoothed frames; on a line detector, some pixels."""
         ...
 
 
@@ -148,45 +151,58 @@ class _LineFilter:
 
 
 class _Factors(NamedTuple):
-    """Smoothing along one axis of n pixels: G is about A B', and ``unit`` is G applied to ones."""
+    """Smoothing along one axis of n pixels: G is about A B', both of shape (n, rank)."""
 
     A: Array
     B: Array
-    unit: Array
 
 
 class _Products:
-    """Thin matrix products; see the module's head for the formula."""
+    """Thin matrix products; see the module's head for the formula.
+
+    The last column of each ``A`` is G applied to ones, and the last entry of the condensed form is the
+    level it multiplies: so the level comes back within the same product.
+    """
 
     def __init__(self, shape: Shape, smoothing: Smoothing, like: Array) -> None:
         mode = _SYNONYMS.get(smoothing.mode, smoothing.mode)
         axes = [_axis_factors(n, smoothing.sigma, mode, smoothing.truncate) for n in shape]
-        self._axes = [
-            _Factors(*(put_like(np.ascontiguousarray(part), like, like.dtype) for part in f)) for f in axes
-        ]
+        self._axes = [_Factors(*(put_like(part, like, like.dtype) for part in f)) for f in axes]
+        self._across = put_like(np.ascontiguousarray(axes[-1].A.T), like, like.dtype)
         self._padding = smoothing.cval if mode == "constant" else 0.0
         self._is_line = len(shape) == 1
 
-    def project(self, frames: Array) -> tuple[Array, Array]:
+    def project(self, frames: Array) -> Array:
         xp = namespace(frames)
-        detector_axes = tuple(range(1, frames.ndim))
-        level = xp.mean(frames, axis=detector_axes, keepdims=True)
-        columns = (frames - level) @ self._axes[-1].B
+        levels = _levels(frames)
+        core = (frames - levels) @ self._axes[-1].B
+        if not self._is_line:
+            core = self._axes[0].B.T @ core
+        levels = levels - self._padding
         if self._is_line:
-            return columns, level
-        return self._axes[0].B.T @ columns, level
+            return xp.concat([core, levels], axis=-1)
+        core = xp.concat([core, xp.zeros_like(core[:, :1, :])], axis=1)
+        last = xp.concat([xp.zeros_like(core[:, :-1, :1]), levels], axis=1)
+        return xp.concat([core, last], axis=2)
 
-    def expand(self, condensed: tuple[Array, Array], rows: slice) -> Array:
-        core, level = condensed
-        across = self._axes[-1]
+    def expand(self, condensed: Array, rows: slice) -> Array:
+        xp = namespace(condensed)
         if self._is_line:
-            smoothed = core @ across.A.T + (level - self._padding) * across.unit + self._padding
-            return smoothed[:, rows]
-        down = self._axes[0]
-        unit = down.unit[rows, None] * across.unit[None, :]
-        smoothed = (down.A[rows, :] @ core) @ across.A.T
-        smoothed += (level - self._padding) * unit
+            smoothed = condensed @ self._across[:, rows]
+        else:
+            down = self._axes[0].A[rows, :] @ condensed
+            # one tall product: a stack of small ones takes three times as long
+            smoothed = xp.reshape(down, (-1, down.shape[-1])) @ self._across
+            smoothed = xp.reshape(smoothed, (*down.shape[:-1], smoothed.shape[-1]))
         return smoothed + self._padding if self._padding else smoothed
+
+
+def _levels(frames: Array) -> Array:
+    """Mean of some pixels of each frame: a level near the frame's mean is all that is wanted."""
+    xp = namespace(frames)
+    step = max(1, int((math.prod(frames.shape[1:]) / LEVEL_PIXELS) ** (1 / (frames.ndim - 1))))
+    some = frames[(slice(None), *(slice(None, None, step) for _ in frames.shape[1:]))]
+    return xp.mean(some, axis=tuple(range(1, frames.ndim)), keepdims=True)
 
 
 def _filter_is_cheaper(shape: Shape, smoothing: Smoothing) -> bool:
@@ -217,9 +233,9 @@ def _axis_factors(n: int, sigma: float, mode: str, truncate: float) -> _Factors:
         sufficient = np.flatnonzero(left_over_2.max(axis=0) <= allowed**2)
         if sufficient.size:
             r = max(int(sufficient[0]) + 1, min(SMALLEST_RANK, rank))
-            return _Factors(A[:, :r], right[:r].T, unit)
+            return _Factors(np.column_stack([A[:, :r], unit]), np.ascontiguousarray(right[:r].T))
         rank *= 2
-    return _Factors(G.toarray(), np.eye(n), unit)
+    return _Factors(np.column_stack([G.toarray(), unit]), np.eye(n))
 
 
 def _leading_singular_vectors(G: Any, rank: int) -> tuple[Float64, Float64, Float64]:

@@ -1,0 +1,166 @@
+"""The correction a calibration prepares: two maps and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from detectorcal._arrays import is_numpy
+from detectorcal._errors import InputError
+from detectorcal._execution import as_frames, correct_frames
+from detectorcal._typing import Array, Float64, Shape
+from detectorcal._validation import as_stack, check_images, check_out, float_dtype
+
+__all__ = ["Correction"]
+
+
+class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+    """A prepared correction of images, ``(image - dark) * scale``.
+
+    Made by :meth:`DetectorCalibrator.correction`. It holds two maps and needs no fit, so it suits live
+    streams, and Pipelines through which no flat or dark can be passed.
+
+    Parameters
+    ----------
+    scale : array of shape detector_shape, float64
+        Factor of each pixel: its coefficient, over the expected flat if there was one. 1/DN with a flat,
+        dimensionless without.
+    dark : array of shape detector_shape, float64
+        What is subtracted first, DN.
+    reject : float or None, default=None
+        Pixels further than so many robust standard deviations from the median of the 5x5 pixels around
+        them are replaced by that median.
+    flattened : bool, default=False
+        Whether rows of pixels, (n_frames, n_pixels), are accepted as frames.
+    n_jobs : int or None, default=None
+        Threads, as joblib counts them.
+    batch_size : int or None, default=None
+        Frames read at a time; None takes about 64 MB.
+
+    Attributes
+    ----------
+    detector_shape_ : tuple of int
+        Shape of the maps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from detectorcal import Correction
+    >>> live = Correction(scale=np.array([[0.5, 2.0]]), dark=np.array([[10.0, 10.0]]))
+    >>> live.transform(np.array([[30, 20]], dtype=np.uint16))
+    array([[10., 20.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        scale: Float64,
+        dark: Float64,
+        *,
+        reject: float | None = None,
+        flattened: bool = False,
+        n_jobs: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self.scale = scale
+        self.dark = dark
+        self.reject = reject
+        self.flattened = flattened
+        self.n_jobs = n_jobs
+        self.batch_size = batch_size
+
+    @property
+    def detector_shape_(self) -> Shape:  # noqa: D102 - an attribute, described above
+        return tuple(np.shape(self.scale))
+
+    def fit(self, X: Any = None, y: Any = None) -> Correction:
+        """Do nothing: the maps are ready.
+
+        Parameters
+        ----------
+        X, y : ignored
+
+        Returns
+        -------
+        Correction
+            This object.
+        """
+        return self
+
+    def transform(self, X: Array, *, out: Any = None) -> Any:
+        """Correct images.
+
+        Parameters
+        ----------
+        X : array or stack of shape detector_shape or (..., *detector_shape)
+            Images, DN. A Dask array gives a lazy Dask array; a stack on disk (h5py, zarr, memory map,
+            :func:`detectorcal.io.open_frames`) is read a batch at a time.
+        out : array or writer of the shape of ``X``, optional
+            Where the result goes: anything that takes ``out[slice] = frames``.
+
+        Returns
+        -------
+        array of the shape of ``X``
+            float32 for float32 and integers up to 16 bit, float64 for everything wider; ``out`` if given.
+
+        Raises
+        ------
+        InputError
+            If shapes or dtypes do not fit.
+        """
+        return self._apply(X, np.asarray(self.dark), np.asarray(self.scale), self.reject, out)
+
+    def inverse_transform(self, X: Array) -> Any:
+        """Give what the detector would have recorded, ``X / scale + dark``.
+
+        Parameters
+        ----------
+        X : array or stack of shape detector_shape or (..., *detector_shape)
+            Corrected images.
+
+        Returns
+        -------
+        array of the shape of ``X``, floating
+            Raw images, DN.
+        """
+        dark, scale = np.asarray(self.dark), np.asarray(self.scale)
+        # X / scale + dark, written as the same pass over the data: (X - offset) * factor
+        return self._apply(X, -dark * scale, 1 / np.where(scale == 0, np.nan, scale), None, None)
+
+    def _apply(self, X: Any, dark: Float64, scale: Float64, reject: float | None, out: Any) -> Any:
+        X = as_stack(self, X, reset=False)
+        check_images(X, self.detector_shape_, flattened=self.flattened)
+        dtype = float_dtype(X.dtype)
+        frames = as_frames(X, self.detector_shape_)
+        target = None
+        if out is not None:
+            check_out(out, tuple(X.shape), dtype)
+            target = _out_frames(out, frames.shape, self.detector_shape_)
+        result = correct_frames(
+            frames, dark, scale, dtype=dtype, reject=reject, out=target,
+            n_jobs=self.n_jobs, batch_size=self.batch_size,
+        )  # fmt: skip
+        return result.reshape(tuple(X.shape)) if out is None else out
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _out_frames(out: Any, shape: Shape, detector_shape: Shape) -> Any:
+    """See the output as frames too, which only a contiguous array allows."""
+    if tuple(shape) == tuple(out.shape):
+        return out
+    if not is_numpy(out) or not out.flags.c_contiguous:
+        raise InputError(
+            f"`out` of shape {tuple(out.shape)} must be a C-contiguous NumPy array to be seen as frames of "
+            f"shape {detector_shape}."
+        )
+    return out.reshape(shape)

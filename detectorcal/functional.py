@@ -1,0 +1,252 @@
+"""The two functions of detectorcal 0.0.1, on today's estimator.
+
+Names, order and defaults of the arguments are those of 0.0.1; what comes new is keyword-only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from detectorcal._arrays import as_dask, is_dask
+from detectorcal._errors import DetectorcalWarning, InputError
+from detectorcal._execution import copy_frames
+from detectorcal._typing import Array, Float64, Path
+from detectorcal.calibrator import DetectorCalibrator
+from detectorcal.io import create_frames
+
+__all__ = ["correct_image", "fit_response"]
+
+SUFFIXES = (".h5", ".hdf5", ".zarr", ".tif", ".tiff")
+
+
+def fit_response(
+    volume: Array,
+    dark: Any = None,
+    save_path: Path | None = None,
+    sigma: float = 50,
+    mode: str = "nearest",
+    cval: float = 0.0,
+    truncate: float = 4.0,
+    cutoff: float = 300,
+    gpu: bool = False,
+    verbose: bool = False,
+    *,
+    save: Path | None = None,
+) -> Float64:
+    """Learn each pixel's coefficient from a sweep.
+
+    Parameters
+    ----------
+    volume : array or stack of shape (n_frames, height, width)
+        The sweep, raw frames in DN, of any real dtype.
+    dark : number, array of shape (height, width), or stack of darks, optional
+        Dark, DN; a stack is averaged.
+    save_path, save : path, optional
+        Where the coefficients are written too: ``/data`` of a ``.h5`` or ``.hdf5``, the root of a
+        ``.zarr``, the page of a ``.tif`` or ``.tiff``. An output of the same kind is replaced.
+    sigma : float, default=50
+        Standard deviation of the Gaussian, pixels.
+    mode : str, default="nearest"
+        How the Gaussian continues a frame beyond its edge; see :func:`scipy.ndimage.gaussian_filter`.
+    cval : float, default=0.0
+        Value beyond the edge for ``mode="constant"``, DN above dark.
+    truncate : float, default=4.0
+        Standard deviations at which the Gaussian ends.
+    cutoff : float, default=300
+        Frames take part at the pixels where the smoothed value is above this, DN above dark.
+    gpu : bool, default=False
+        Accepted for the sake of 0.0.1, and ignored with a warning.
+    verbose : bool, default=False
+        Whether a line about the fit is printed.
+
+    Returns
+    -------
+    array of shape (height, width), float64
+        Coefficients, dimensionless; 1 where a pixel could not be solved (0.0.1: 0).
+
+    Raises
+    ------
+    InputError
+        If an argument is unfit.
+
+    See Also
+    --------
+    DetectorCalibrator : The same with standard errors, flags and files that go on.
+
+    References
+    ----------
+    .. [1] Croton et al., Opt. Express 27(10) 14231 (2019), https://doi.org/10.1364/OE.27.014231
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from detectorcal import fit_response
+    >>> gain = np.array([[1.0, 0.8], [1.0, 1.2]])
+    >>> sweep = np.array([1000.0, 2000.0])[:, None, None] * gain
+    >>> fit_response(sweep).round(2)
+    array([[1.  , 1.25],
+           [1.  , 0.83]])
+    """
+    if gpu:
+        _warn_of_gpu()
+    save_path = _one_path(save_path, save)
+    calibrator = DetectorCalibrator(
+        sigma, mode=mode, cval=cval, truncate=truncate, cutoff=cutoff, n_jobs=-1
+    ).fit(volume, dark=dark)
+    if verbose:
+        print(
+            f"detectorcal: {calibrator.n_frames_seen_} frames of {calibrator.detector_shape_} pixels fitted"
+        )
+    if save_path is not None:
+        _write(save_path, calibrator.coef_)
+    return calibrator.coef_
+
+
+def correct_image(
+    ct_volume: Array,
+    coefficients: Array,
+    dark: Any = None,
+    flat: Any = None,
+    save_path: Path | None = None,
+    use_dask: bool = False,
+    sigma: float | None = None,
+    smooth_radius: float = 50,
+    mode: str = "nearest",
+    cval: float = 0.0,
+    truncate: float = 4.0,
+    gpu: bool = False,
+    verbose: bool = False,
+    *,
+    save: Path | None = None,
+    flat_has_dark: bool | None = None,
+) -> Any:
+    """Correct images with coefficients from :func:`fit_response`.
+
+    Parameters
+    ----------
+    ct_volume : array or stack of shape (n, height, width) or (height, width)
+        Images, DN. A Dask array gives a lazy Dask array of float64.
+    coefficients : array of shape (height, width)
+        From :func:`fit_response`, dimensionless.
+    dark, flat : number, array of shape (height, width), or stack, optional
+        Dark, and frame with beam and without sample, DN; a stack is averaged.
+    save_path, save : path, optional
+        Where the result is written too; see :func:`fit_response`.
+    use_dask : bool, default=False
+        Whether the result is a lazy Dask array; always so for a Dask array.
+    sigma : float, optional
+        Residuals of the flat beyond so many of their standard deviations are corrected too.
+    smooth_radius : float, default=50
+        Standard deviation of the Gaussian that smooths the flat, pixels.
+    mode, cval, truncate
+        As in :func:`fit_response`.
+    gpu : bool, default=False
+        Accepted for the sake of 0.0.1, and ignored with a warning.
+    verbose : bool, default=False
+        Whether a line about the correction is printed.
+    flat_has_dark : bool, optional
+        Whether the dark is still in ``flat``. Default True: it is subtracted from both image and flat,
+        with a warning, since 0.0.1 subtracted it from the image alone. False gives the numbers of 0.0.1.
+
+    Returns
+    -------
+    array of the shape of ``ct_volume``, float64
+        The corrected images; a Dask array if that was asked for.
+
+    Raises
+    ------
+    InputError
+        If an argument is unfit.
+
+    References
+    ----------
+    .. [1] Croton et al., Opt. Express 27(10) 14231 (2019), https://doi.org/10.1364/OE.27.014231
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from detectorcal import correct_image
+    >>> coefficients = np.array([[1.0, 1.25]])
+    >>> correct_image(np.array([[110, 90]], dtype=np.uint16), coefficients, dark=10)
+    array([[100., 100.]])
+    """
+    if gpu:
+        _warn_of_gpu()
+    save_path = _one_path(save_path, save)
+    if flat_has_dark is None:
+        flat_has_dark = True
+        if flat is not None and dark is not None:
+            _warn_of_the_flats_dark()
+    calibrator = _calibrator_of(coefficients, smooth_radius, mode, cval, truncate)
+    correction = calibrator.correction(flat, sigma, dark, flat_has_dark=flat_has_dark)
+    images = ct_volume if hasattr(ct_volume, "shape") else np.asarray(ct_volume)
+    if use_dask and not is_dask(images):
+        images = as_dask(images)
+    if is_dask(images):
+        corrected = correction.transform(images.astype(np.float64))
+    else:
+        corrected = np.array(images, dtype=np.float64)
+        correction.transform(corrected, out=corrected)
+    if verbose:
+        print(f"detectorcal: {images.shape} corrected")
+    if save_path is not None:
+        _write(save_path, corrected)
+    return corrected
+
+
+def _calibrator_of(
+    coefficients: Array, sigma: float, mode: str, cval: float, truncate: float
+) -> DetectorCalibrator:
+    """Make a calibrator that knows nothing but its coefficients."""
+    calibrator = DetectorCalibrator(sigma, mode=mode, cval=cval, truncate=truncate, n_jobs=-1)
+    coef = np.array(coefficients, dtype=np.float64)
+    if coef.ndim not in (1, 2):
+        raise InputError(
+            f"`coefficients` must be a map of shape (height, width), but has shape {coef.shape}."
+        )
+    calibrator.coef_ = coef
+    calibrator.dark_ = np.zeros(coef.shape)
+    calibrator.detector_shape_ = coef.shape
+    calibrator.n_features_in_ = coef.size
+    return calibrator
+
+
+def _one_path(save_path: Path | None, save: Path | None) -> Path | None:
+    """Take either name of the output, and refuse an unusable one before any work."""
+    if save_path is not None and save is not None:
+        raise InputError("`save_path` and `save` name the same output; give one.")
+    path = save if save_path is None else save_path
+    if path is not None and PurePath(path).suffix.lower() not in SUFFIXES:
+        raise InputError(f"`save_path` must end in {', '.join(SUFFIXES)}, got {str(path)!r}.")
+    return path
+
+
+def _write(path: Path, array: Any) -> None:
+    """Write a map or images, a batch at a time if they are lazy."""
+    with create_frames(path, tuple(array.shape), array.dtype, overwrite=True) as writer:
+        if is_dask(array):
+            copy_frames(array, writer)
+        else:
+            writer[:] = array
+
+
+def _warn_of_gpu() -> None:
+    warnings.warn(
+        "`gpu=True` is ignored: this version computes on the processor, with the same numbers.",
+        DetectorcalWarning,
+        stacklevel=3,
+    )
+
+
+def _warn_of_the_flats_dark() -> None:
+    warnings.warn(
+        "the dark is subtracted from the flat too, so the numbers differ from those of detectorcal 0.0.1. If "
+        "your flat has no dark in it, or you want the old numbers, pass `flat_has_dark=False`; pass "
+        "`flat_has_dark=True` to silence this.",
+        DetectorcalWarning,
+        stacklevel=3,
+    )

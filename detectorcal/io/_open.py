@@ -1,0 +1,219 @@
+"""The two doors: open frames, create frames."""
+
+import json
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from detectorcal import _typing
+from detectorcal._errors import InputError
+from detectorcal._files import atomic_file, atomic_folder, reading, writing
+from detectorcal.io import hdf5, npy, tiff, zarr
+from detectorcal.io._names import Location, is_numeric, locate, locate_output
+from detectorcal.io._stack import FrameStack
+from detectorcal.io._writer import FrameWriter, Plan
+
+_LARGEST_ITEM = 8
+"""Bytes; the platform's long double cannot be read elsewhere."""
+
+_OPENERS = {
+    "tiff": tiff.open_stack,
+    "hdf5": hdf5.open_stack,
+    "zarr": zarr.open_stack,
+    "npy": npy.open_npy,
+    "npz": npy.open_npz,
+}
+_CREATORS = {"tiff": tiff.create, "hdf5": hdf5.create, "zarr": zarr.create, "npy": npy.create}
+
+
+def open_frames(path: _typing.Path, *, line: bool = False) -> FrameStack:
+    """Open the frames of a file, lazily.
+
+    Parameters
+    ----------
+    path : path-like
+        A TIFF file, a folder or pattern of single-frame TIFF files (`"scan/raw_*.tif"`, sorted so that
+        `raw_2` comes before `raw_10`), an HDF5 file (`.h5`, `.hdf5`, `.hdf`, `.nxs`, `.nx`), a zarr
+        store (formats 2 and 3), or a NumPy file (`.npy`, `.npz`). A dataset inside an HDF5, zarr or npz
+        file is named after a colon: `"scan.h5:/entry/data/data"`. Without a name an HDF5 file may follow
+        NXtomo or DXchange, or hold one 3-D dataset.
+    line : bool, default: False
+        Whether the frames are those of a line detector, so that a 2-D array is a stack (n_frames, width)
+        and not one frame (height, width).
+
+    Returns
+    -------
+    FrameStack
+        Frames of shape (n_frames, height, width) or (n_frames, width); of an NXtomo or DXchange file
+        the projections, with `flats`, `darks` and `angles` beside them.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file, or a file that it refers to is gone.
+    FileFormatError
+        If the file is of another kind, or does not hold exactly one stack of real numbers.
+    DamagedFileError
+        If the file is truncated or corrupted.
+    MissingDependencyError
+        If the frames are compressed in a way that an optional package reads.
+    InputError
+        If the suffix is unknown.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> from detectorcal.io import create_frames, open_frames
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "sweep.h5"
+    >>> with create_frames(path, (4, 2, 3), "uint16") as out:
+    ...     out[:] = np.arange(24, dtype=np.uint16).reshape(4, 2, 3)
+    >>> with open_frames(f"{path}:/data") as sweep:
+    ...     sweep[1:3, :, 0]
+    array([[ 6,  9],
+           [12, 15]], dtype=uint16)
+    """
+    with reading(path):
+        location = locate(path)
+        return _OPENERS[location.format](location, line)
+
+
+@contextmanager
+def create_frames(
+    path: _typing.Path,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    *,
+    overwrite: bool = False,
+    layout: str | None = None,
+    angles: ArrayLike | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    chunks: Sequence[int] | None = None,
+) -> Iterator[FrameWriter]:
+    """Write frames as a stream to a file that appears only when it is whole.
+
+    Parameters
+    ----------
+    path : path-like
+        The output; its suffix decides the format: HDF5 (`.h5`, `.hdf5`, `.hdf`, `.nxs`; dataset `/data`,
+        or the one named as in `"out.h5:/some/dataset"`), `.zarr` (format 3), `.tif`, `.npy`.
+    shape : sequence of int
+        (n_frames, height, width) or (n_frames, width).
+    dtype : dtype-like
+        Type of the values in the file.
+    overwrite : bool, default: False
+        Whether an existing file or zarr store is replaced, as a whole.
+    layout : {"nxtomo", "dxchange"}, optional
+        The convention that an HDF5 file follows. With "dxchange" the file gets a flat of 1 and a dark of
+        0, so that normalising once more does no harm.
+    angles : array of shape (n_frames,), optional
+        Rotation angles in degrees, saved with a layout.
+    attributes : mapping of str to JSON values, optional
+        Saved as attributes of the dataset, or in the TIFF's ImageDescription.
+    chunks : sequence of int, optional
+        Shape of the chunks in HDF5 (contiguous without) or zarr (one frame, or a few small ones).
+
+    Yields
+    ------
+    FrameWriter
+        Takes frames by assignment: `writer[0:8] = frames`. Every frame must be written before the block
+        ends; otherwise, and when the block raises, nothing is kept and an earlier output stays.
+
+    Raises
+    ------
+    OutputExistsError
+        If the output exists and `overwrite` is false.
+    InputError
+        If the request contradicts itself, or frames are missing at the end.
+    AccessError, WriteError
+        If the folder may not be written to, or the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> from detectorcal.io import create_frames, open_frames
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "corrected.tif"
+    >>> with create_frames(path, (3, 4, 5), "float32") as out:
+    ...     for i in range(3):
+    ...         out[i] = np.full((4, 5), i, "float32")
+    >>> open_frames(path)[:, 0, 0]
+    array([0., 1., 2.], dtype=float32)
+    """
+    location = locate_output(path)
+    plan = _plan(location, shape, dtype, layout, angles, attributes, chunks)
+    place = atomic_folder if location.format == "zarr" else atomic_file
+    with place(location.path, overwrite=overwrite) as temporary:
+        with writing(location.path):
+            sink = _CREATORS[location.format](temporary, plan)
+        writer = FrameWriter(sink, str(location), plan.shape, plan.dtype)
+        try:
+            yield writer
+            writer.check_complete()
+        except BaseException:
+            with suppress(Exception):
+                sink.close()
+            raise
+        with writing(location.path):
+            sink.close()
+
+
+def _plan(
+    location: Location,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    layout: str | None,
+    angles: ArrayLike | None,
+    attributes: Mapping[str, Any] | None,
+    chunks: Sequence[int] | None,
+) -> Plan:
+    sizes = _sizes("shape", shape, (2, 3))
+    kind = np.dtype(dtype).newbyteorder("=")
+    if not is_numeric(kind) or kind.itemsize > _LARGEST_ITEM:
+        raise InputError(f"`dtype` must be a boolean, integer or float of up to 64 bits, not {kind}.")
+    if layout not in (None, "nxtomo", "dxchange"):
+        raise InputError(f"`layout` must be 'nxtomo', 'dxchange' or None, not {layout!r}.")
+    if layout and (location.format != "hdf5" or location.inside or len(sizes) != 3):
+        raise InputError(
+            f"`layout` {layout!r} is for area frames in an HDF5 file without a dataset name, not "
+            f"`{location}` of shape {sizes}. Name the output .h5 or .nxs, or leave out `layout`."
+        )
+    if angles is not None and not layout:
+        raise InputError("`angles` are saved only with layout='nxtomo' or layout='dxchange'.")
+    if chunks is not None and location.format not in ("hdf5", "zarr"):
+        raise InputError(f"`chunks` are for HDF5 and zarr outputs, not `{location}`.")
+    blocks = None if chunks is None else _sizes("chunks", chunks, (len(sizes),))
+    degrees = None if angles is None else np.asarray(angles, np.float64)
+    if degrees is not None and degrees.shape != sizes[:1]:
+        raise InputError(
+            f"`angles` must have the shape {sizes[:1]}, one per frame, but have {degrees.shape}."
+        )
+    return Plan(sizes, kind, location.inside, layout, degrees, _jsonable(attributes or {}), blocks)
+
+
+def _sizes(name: str, value: Sequence[int], lengths: tuple[int, ...]) -> _typing.Shape:
+    try:
+        sizes = tuple(operator.index(size) for size in value)
+    except TypeError:
+        sizes = ()
+    if len(sizes) not in lengths or min(sizes) < 1:
+        wanted = " or ".join(map(str, lengths))
+        raise InputError(f"`{name}` must be {wanted} positive integers, not {value!r}.")
+    return sizes
+
+
+def _jsonable(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray | np.generic):
+            return value.tolist()
+        raise TypeError(f"{type(value).__name__} cannot be saved")
+
+    try:
+        saved: dict[str, Any] = json.loads(json.dumps(dict(attributes), default=plain))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`attributes` must be text, numbers, lists or dicts: {error}.") from error
+    return saved

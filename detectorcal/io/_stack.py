@@ -1,0 +1,200 @@
+"""The lazy stack that every reader is shown through."""
+
+import itertools
+import operator
+from collections.abc import Iterator
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectorcal._errors import InputError
+from detectorcal._typing import Float64, Shape
+
+Window = tuple[slice, ...]
+"""One slice with a positive step per detector axis."""
+
+
+class Reader(Protocol):
+    """What a format provides: a shape, a native dtype, and consecutive frames read into an array."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+
+    def fill(self, out: NDArray[Any], start: int, stop: int, window: Window) -> None:
+        """Read frames start to stop, cut to the window, into `out`, which is not empty."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class ArrayReader:
+    """Frames of an array in memory or in a memory map."""
+
+    def __init__(self, array: NDArray[Any], shape: Shape) -> None:
+        self._array = array.reshape(shape)
+        self.shape = shape
+        self.dtype = array.dtype.newbyteorder("=")
+
+    def fill(self, out: NDArray[Any], start: int, stop: int, window: Window) -> None:
+        out[...] = self._array[(slice(start, stop), *window)]
+
+    def close(self) -> None:
+        self._array = self._array[:0]
+
+
+class FrameStack:
+    """Frames in a file, read when they are indexed.
+
+    Made by `open_frames`. Indexing takes an integer, a slice, or an array of integers or booleans for
+    the frames, and integers or slices for the detector axes; it returns NumPy arrays in native
+    byte order.
+
+    Parameters
+    ----------
+    reader : Reader
+        Where the frames come from.
+    path : str
+        The name, for messages.
+    frames : array of int, optional
+        Which of the reader's frames make up the stack; all of them by default.
+    layout : {"nxtomo", "dxchange"}, optional
+        The convention that the file follows.
+    flats, darks : FrameStack, optional
+        The file's own frames without sample and without beam.
+    angles : array of shape (n_frames,), float64, optional
+        Rotation angles in degrees.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n_frames, height, width), or (n_frames, width) for a line detector.
+    dtype : numpy.dtype
+        Type of the values, in native byte order.
+    path, layout, flats, darks, angles
+        As given.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> from detectorcal.io import open_frames
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "sweep.npy"
+    >>> np.save(path, np.arange(24, dtype=np.uint16).reshape(4, 2, 3))
+    >>> with open_frames(path) as sweep:
+    ...     sweep.shape, sweep[[0, 3], 0]
+    ((4, 2, 3), array([[ 0,  1,  2], [18, 19, 20]], dtype=uint16))
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        path: str,
+        *,
+        frames: NDArray[np.intp] | None = None,
+        layout: str | None = None,
+        flats: "FrameStack | None" = None,
+        darks: "FrameStack | None" = None,
+        angles: Float64 | None = None,
+    ) -> None:
+        self._reader: Reader | None = reader
+        self._frames = np.arange(reader.shape[0]) if frames is None else frames
+        self.shape: Shape = (len(self._frames), *reader.shape[1:])
+        self.dtype: np.dtype[Any] = reader.dtype
+        self.path = path
+        self.layout = layout
+        self.flats = flats
+        self.darks = darks
+        self.angles = angles
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        layout = f", layout={self.layout!r}" if self.layout else ""
+        return f"FrameStack({self.path!r}, shape={self.shape}, dtype={self.dtype}{layout})"
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("A FrameStack is read from a file and cannot become an array without a copy.")
+        return np.asarray(self[:], dtype=dtype)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        if self._reader is None:
+            raise InputError(f"`{self.path}` is closed. Open it again to read from it.")
+        first, *rest = _expand(index, self.ndim)
+        if not isinstance(first, slice):
+            first = np.asarray(first) if np.size(first) else np.empty(0, np.intp)
+        chosen = self._frames[first]
+        if chosen.ndim > 1:
+            raise IndexError("Frames are chosen by an integer, a slice or a 1-D array.")
+        rows = np.atleast_1d(chosen)
+        cuts = [_cut(key, size) for key, size in zip(rest, self.shape[1:], strict=True)]
+        window = tuple(cut[0] for cut in cuts)
+        sizes = [len(range(part.start, part.stop, part.step)) for part in window]
+        out = np.empty((len(rows), *sizes), self.dtype)
+        if out.size:
+            _fill_runs(self._reader, out, rows, window)
+        result: NDArray[Any] = out[(slice(None) if chosen.ndim else 0, *(cut[1] for cut in cuts))]
+        return result
+
+    def close(self) -> None:
+        """Close the file; the flats and darks of the same file close with it."""
+        for part in (self.flats, self.darks):
+            if part is not None:
+                part.close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _expand(index: Any, ndim: int) -> list[Any]:
+    """Return one key per axis."""
+    keys = list(index) if isinstance(index, tuple) else [index]
+    dots = [i for i, key in enumerate(keys) if key is Ellipsis]
+    if len(dots) > 1 or len(keys) - len(dots) > ndim or any(key is None for key in keys):
+        raise IndexError(f"{index!r} does not index a stack of {ndim} axes.")
+    place = dots[0] if dots else len(keys)
+    missing = [slice(None)] * (ndim - len(keys) + len(dots))
+    return keys[:place] + missing + keys[place + 1 :]
+
+
+def _cut(key: Any, size: int) -> tuple[slice, int | slice]:
+    """Split a key of a detector axis into a slice that moves forward and what is left to do in memory."""
+    if isinstance(key, slice):
+        positions = range(size)[key]
+        if not positions:
+            return slice(0, 0, 1), slice(None)
+        forward = positions if positions.step > 0 else positions[::-1]
+        after = slice(None, None, 1 if positions.step > 0 else -1)
+        return slice(forward.start, forward[-1] + 1, forward.step), after
+    try:
+        position = range(size)[operator.index(key)]
+    except (TypeError, IndexError) as error:
+        raise IndexError(
+            f"{key!r} is no integer or slice within a detector axis of {size} pixels."
+        ) from error
+    return slice(position, position + 1, 1), 0
+
+
+def _fill_runs(reader: Reader, out: NDArray[Any], rows: NDArray[np.intp], window: Window) -> None:
+    """Read each run of consecutive frames with one slice."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    edges = [0, *breaks.tolist(), len(rows)]
+    for begin, end in itertools.pairwise(edges):
+        start = int(rows[begin])
+        reader.fill(out[begin:end], start, start + end - begin, window)

@@ -1,0 +1,263 @@
+"""HDF5 files: a named dataset, the only one, or the conventions in `layouts.py`."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectorcal._errors import (
+    DamagedFileError,
+    FileFormatError,
+    InputError,
+    MissingDependencyError,
+    MissingFileError,
+)
+from detectorcal._typing import Shape
+from detectorcal.io import layouts
+from detectorcal.io._names import Location, describe, is_numeric, native, stack_shape
+from detectorcal.io._stack import FrameStack, Reader, Window
+from detectorcal.io._writer import Plan, RawSink, Sink
+
+_SIGNATURE_LENGTH = 8
+
+
+def open_stack(location: Location, line: bool) -> FrameStack:
+    """Open a dataset, or the projections of a file that follows NXtomo or DXchange."""
+    file = _open(location.path)
+    try:
+        return _find_stack(file, location, line)
+    except BaseException:
+        file.close()
+        raise
+
+
+def create(path: Path, plan: Plan) -> Sink:
+    """Create a file with a place for the frames."""
+    import h5py
+
+    name = {"nxtomo": layouts.NXTOMO_DATA, "dxchange": layouts.DXCHANGE_DATA}.get(
+        plan.layout or "", plan.dataset or "data"
+    )
+    file = h5py.File(path, "w")
+    try:
+        dataset = _lay_out(file, name, plan)
+    except BaseException as error:
+        file.close()
+        if isinstance(error, ValueError | TypeError | RuntimeError):
+            raise InputError(
+                f"HDF5 cannot hold dataset `{name}` of shape {plan.shape} as asked: {error}"
+            ) from error
+        raise
+    if plan.chunks:
+        return _ChunkSink(file, dataset)
+    # Contiguous frames are written past the HDF5 library: a file whose disk fills up cannot be closed
+    # by it, and takes the interpreter down at exit.
+    offset = dataset.id.get_offset()
+    file.close()
+    return RawSink(path, offset, plan)
+
+
+def _lay_out(file: Any, name: str, plan: Plan) -> Any:
+    """Write everything but the frames, and return their dataset."""
+    dataset = _create_dataset(file, name, plan)
+    for key, value in plan.attributes.items():
+        dataset.attrs[key] = layouts.attribute(value)
+    if plan.layout == "nxtomo":
+        layouts.write_nxtomo(file, plan)
+    elif plan.layout == "dxchange":
+        layouts.write_dxchange(file, plan)
+    return dataset
+
+
+def _create_dataset(file: Any, name: str, plan: Plan) -> Any:
+    import h5py
+
+    if plan.chunks:
+        return file.create_dataset(name, plan.shape, plan.dtype, chunks=plan.chunks)
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    return file.create_dataset(name, plan.shape, plan.dtype, dcpl=early)
+
+
+class _ChunkSink:
+    def __init__(self, file: Any, dataset: Any) -> None:
+        self._file = file
+        self._dataset = dataset
+
+    def put(self, start: int, frames: NDArray[Any]) -> None:
+        self._dataset[start : start + len(frames)] = frames
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Hdf5Reader:
+    """Frames of a dataset; h5py itself lets one thread at a time into the library.
+
+    Closes `file` in the end; flats and darks are given none, since it is their projections'.
+    """
+
+    def __init__(self, dataset: Any, shape: Shape, name: str, file: Any) -> None:
+        self.shape = shape
+        self.dtype = native(dataset.dtype, name)
+        self._dataset = dataset
+        self._file = file
+        self._name = name
+
+    def fill(self, out: NDArray[Any], start: int, stop: int, window: Window) -> None:
+        try:
+            if self._dataset.ndim < len(self.shape):
+                self._dataset.read_direct(out[0], window)
+            else:
+                self._dataset.read_direct(out, (slice(start, stop), *window))
+        except (OSError, RuntimeError) as error:
+            raise DamagedFileError(
+                f"`{self._name}` is damaged in frames {start} to {stop - 1} ({error})."
+            ) from error
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _open(path: Path) -> Any:
+    import h5py
+
+    kind = describe(path)
+    if kind == "empty":
+        raise DamagedFileError(f"`{path}` is empty, although it is named like an HDF5 file.")
+    if not h5py.is_hdf5(path) and kind != "an HDF5 file":
+        raise FileFormatError(f"`{path}` should be an HDF5 file, but is {kind}. Correct its suffix.")
+    try:
+        return h5py.File(path, "r", locking="best-effort")
+    except (PermissionError, BlockingIOError):
+        raise
+    except (OSError, RuntimeError) as error:
+        raise DamagedFileError(
+            f"`{path}` is truncated or corrupted ({error}). Copy it again from its source."
+        ) from error
+
+
+def _find_stack(file: Any, location: Location, line: bool) -> FrameStack:
+    node = _node(file, location)
+    if hasattr(node, "shape"):
+        return FrameStack(_reader(node, location.path, line, file), str(location))
+    tomography = None if line else layouts.find(node, location)
+    if tomography is None:
+        dataset = _only_dataset(node, location, line)
+        return FrameStack(_reader(dataset, location.path, line, file), f"{location.path}:{dataset.name}")
+    reader = _reader(tomography.data, location.path, False, file)
+
+    def part(source: Any, frames: NDArray[np.intp] | None) -> FrameStack | None:
+        if source is None or source.size == 0 or (frames is not None and frames.size == 0):
+            return None
+        own = _reader(source, location.path, False, None)
+        return FrameStack(own, f"{location.path}:{source.name}", frames=frames, layout=tomography.layout)
+
+    return FrameStack(
+        reader,
+        f"{location.path}:{tomography.data.name}",
+        frames=tomography.projections,
+        layout=tomography.layout,
+        flats=part(tomography.flats, tomography.flat_frames),
+        darks=part(tomography.darks, tomography.dark_frames),
+        angles=tomography.angles,
+    )
+
+
+def _node(file: Any, location: Location) -> Any:
+    """Return the group or dataset that was named."""
+    if not location.inside:
+        return file
+    try:
+        return file[location.inside]
+    except KeyError as error:
+        link = file.get(location.inside, getlink=True)
+        if hasattr(link, "filename"):
+            raise MissingFileError(
+                f"`{location}` links to `{link.path}` in `{link.filename}`, which is not there."
+            ) from error
+        names = ", ".join(f"{d.name} {d.shape}" for d in datasets(file)) or "no dataset"
+        raise FileFormatError(f"`{location}` names nothing in the file, which holds {names}.") from error
+    except OSError as error:
+        raise MissingFileError(f"`{location}` links to a file that cannot be opened: {error}.") from error
+
+
+def _reader(dataset: Any, path: Path, line: bool, file: Any) -> Reader:
+    name = f"{path}:{dataset.name}"
+    native(dataset.dtype, name)
+    shape = stack_shape(dataset.shape or (), line, name)
+    _check_filters(dataset, name)
+    _check_sources(dataset, path, name)
+    return _Hdf5Reader(dataset, shape, name, file)
+
+
+def _check_filters(dataset: Any, name: str) -> None:
+    """Make sure that the compression can be undone; Eiger detectors' bitshuffle needs hdf5plugin."""
+    import h5py
+
+    def unknown() -> list[int]:
+        settings = dataset.id.get_create_plist()
+        codes = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+        return [code for code in codes if not h5py.h5z.filter_avail(code)]
+
+    if not unknown():
+        return
+    with suppress(ImportError):
+        import hdf5plugin  # noqa: F401 importing it registers its filters
+    if codes := unknown():
+        raise MissingDependencyError(
+            f"`{name}` is compressed with HDF5 filter {codes[0]}, which needs hdf5plugin: "
+            f'pip install "detectorcal[codecs]"'
+        )
+
+
+def _check_sources(dataset: Any, path: Path, name: str) -> None:
+    """Refuse a virtual dataset whose parts are gone: HDF5 would silently read zeros."""
+    if not dataset.is_virtual:
+        return
+    for source in dataset.virtual_sources():
+        candidates = (path.parent / source.file_name, Path(source.file_name))
+        is_elsewhere = source.file_name != "." and "%" not in source.file_name
+        if is_elsewhere and not any(candidate.exists() for candidate in candidates):
+            raise MissingFileError(
+                f"`{name}` is made of other files, of which `{source.file_name}` is missing."
+            )
+
+
+def datasets(group: Any) -> Iterator[Any]:
+    """Yield every dataset below a group once, through links of all kinds; dangling ones are skipped."""
+    import h5py
+
+    seen: set[tuple[int, int]] = set()
+    groups = [group]
+    while groups:
+        for node in layouts.children(groups.pop(0)):
+            info = h5py.h5o.get_info(node.id)
+            identity = (info.fileno, info.addr)
+            if identity in seen:
+                continue
+            seen.add(identity)
+            if isinstance(node, h5py.Dataset):
+                yield node
+            elif isinstance(node, h5py.Group):
+                groups.append(node)
+
+
+def _only_dataset(group: Any, location: Location, line: bool) -> Any:
+    found = [d for d in datasets(group) if d.shape is not None and is_numeric(d.dtype)]
+    stacks = [] if line else [d for d in found if d.ndim == 3]
+    chosen = stacks or [d for d in found if d.ndim == 2 and d.size != 1]
+    chosen = [d for d in chosen if d.size] or chosen
+    if len(chosen) == 1:
+        return chosen[0]
+    listed = ", ".join(f"{d.name} {d.shape}" for d in chosen or found) or "none"
+    example = (chosen or found)[0].name if found else "/dataset"
+    raise FileFormatError(
+        f"`{location}` must hold exactly one stack of frames; numeric datasets in question: {listed}. "
+        f"Name one, as in `{location.path.name}:{example}`."
+    )

@@ -1,0 +1,141 @@
+"""Zarr stores of formats 2 and 3 on disk. A chunk that was never written reads as the fill value."""
+
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectorcal._errors import DamagedFileError, FileFormatError, InputError, MissingFileError
+from detectorcal._files import is_zarr_store, recover_folder
+from detectorcal._typing import Shape
+from detectorcal.io._names import Location, is_numeric, native, stack_shape
+from detectorcal.io._stack import FrameStack, Window
+from detectorcal.io._writer import Plan, Sink
+
+_CHUNK_BYTES = 2**20
+"""Small frames share a chunk up to this size, so that a store does not become a myriad of files."""
+
+
+def open_stack(location: Location, line: bool) -> FrameStack:
+    """Open an array of a store."""
+    with suppress(OSError):
+        recover_folder(location.path)
+    if not location.path.exists():
+        raise MissingFileError(f"`{location.path}` does not exist.")
+    folder = location.path / location.inside
+    if not is_zarr_store(folder):
+        raise FileFormatError(
+            f"`{location}` should be a zarr array or group, but has no zarr metadata "
+            f"(zarr.json, .zarray or .zgroup). {_listed(location.path)}"
+        )
+    array, inside = _find(location, _open(folder, location), line)
+    shape = stack_shape(array.shape, line, location)
+    reader = _ZarrReader(array, shape, native(_dtype(array), location), str(location))
+    return FrameStack(reader, str(Location(location.path, inside, "zarr")))
+
+
+def create(path: Path, plan: Plan) -> Sink:
+    """Create an array of format 3 at the root of a store."""
+    import zarr
+
+    per_chunk = max(1, min(plan.shape[0], _CHUNK_BYTES // (plan.nbytes // plan.shape[0])))
+    try:
+        array = zarr.create_array(
+            str(path),
+            shape=plan.shape,
+            dtype=plan.dtype,
+            chunks=plan.chunks or (per_chunk, *plan.shape[1:]),
+            attributes=plan.attributes,
+            zarr_format=3,
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"zarr cannot hold frames of shape {plan.shape} and {plan.dtype}: {error}"
+        ) from error
+    return _ZarrSink(array)
+
+
+class _ZarrSink:
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def put(self, start: int, frames: NDArray[Any]) -> None:
+        self._array[start : start + len(frames)] = frames
+
+    def close(self) -> None:
+        """Do nothing: every chunk is in its file already."""
+
+
+class _ZarrReader:
+    def __init__(self, array: Any, shape: Shape, dtype: np.dtype[Any], name: str) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self._array = array
+        self._name = name
+
+    def fill(self, out: NDArray[Any], start: int, stop: int, window: Window) -> None:
+        try:
+            if self._array.ndim < len(self.shape):
+                out[0] = self._array[window]
+            else:
+                out[...] = self._array[(slice(start, stop), *window)]
+        except Exception as error:  # every codec has errors of its own
+            raise DamagedFileError(
+                f"`{self._name}` has a damaged chunk in frames {start} to {stop - 1} ({error!r})."
+            ) from error
+
+    def close(self) -> None:
+        self._array = None
+
+
+def _open(folder: Path, location: Location) -> Any:
+    import zarr
+
+    # Where both kinds of metadata lie side by side, the newer one counts.
+    newest = 3 if (folder / "zarr.json").is_file() else 2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return zarr.open(str(folder), mode="r", zarr_format=newest)
+    except Exception as error:  # zarr passes on whatever its parsers raise
+        raise DamagedFileError(f"`{location}` has damaged zarr metadata ({error!r}).") from error
+
+
+def _find(location: Location, node: Any, line: bool) -> tuple[Any, str]:
+    """Return the one array that can be meant and its path in the store."""
+    if hasattr(node, "shape"):
+        return node, location.inside
+    arrays = _arrays(node, location)
+    fitting = {name: a for name, a in arrays.items() if a.ndim in (2, 3) and is_numeric(_dtype(a))}
+    chosen = fitting if len(arrays) > 1 else arrays
+    if len(chosen) == 1:
+        name, array = next(iter(chosen.items()))
+        return array, f"{location.inside}/{name}".strip("/")
+    listed = ", ".join(f"{name} {a.shape}" for name, a in sorted(arrays.items())) or "none"
+    name = f"{location.inside}/{min(arrays, default='name')}".strip("/")
+    raise FileFormatError(
+        f"`{location}` must hold exactly one array of frames, but its arrays are: {listed}. "
+        f"Name one, as in `{location.path.name}:/{name}`."
+    )
+
+
+def _arrays(group: Any, location: Location) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            members = dict(group.members(max_depth=None))
+    except Exception as error:
+        raise DamagedFileError(f"`{location}` has damaged zarr metadata ({error!r}).") from error
+    return {name: member for name, member in members.items() if hasattr(member, "shape")}
+
+
+def _dtype(array: Any) -> Any:
+    return np.dtype(array.dtype)
+
+
+def _listed(folder: Path) -> str:
+    parts = sorted(p.name for p in folder.iterdir() if p.is_dir() and is_zarr_store(p))
+    return f"The store holds: {', '.join(parts)}." if parts else "Choose another path."
