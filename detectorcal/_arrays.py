@@ -63,8 +63,7 @@ def sum_of_products(*arrays: Array) -> Array:
     """Multiply arrays elementwise and sum over their first axis; on NumPy in one pass over memory."""
     first, *others = arrays
     if is_numpy(first):
-        operands = [argument for array in arrays for argument in (array, [0, Ellipsis])]
-        return np.einsum(*operands, [Ellipsis])
+        return np.einsum(",".join(["z..."] * len(arrays)) + "->...", *arrays)
     product = first
     for array in others:
         product = product * array

@@ -285,7 +285,7 @@ def dark_of(y: Any, dark: Any, n_frames: int, detector_shape: Shape) -> Any:
     """
     if y is None:
         return dark
-    shape = tuple(np.shape(y))
+    shape = tuple(y.shape) if hasattr(y, "shape") else np.asarray(y).shape
     if len(detector_shape) == 2 and shape == detector_shape:
         if dark is not None:
             raise InputError("two darks were given, by position and as `dark=`; give one.")

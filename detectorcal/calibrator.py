@@ -40,7 +40,7 @@ _WHAT_SUMS_DEPEND_ON = (
 )  # fmt: skip
 
 
-class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     r"""Learn how each pixel of a detector responds, and correct images with it.
 
     A *sweep* is a stack of frames of an empty beam at different intensities. Each pixel's measured

@@ -16,7 +16,7 @@ from detectorcal._validation import as_stack, check_images, check_out, float_dty
 __all__ = ["Correction"]
 
 
-class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """A prepared correction of images, ``(image - dark) * scale``.
 
     Made by :meth:`DetectorCalibrator.correction`. It holds two maps and needs no fit, so it suits live
