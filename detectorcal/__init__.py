@@ -9,17 +9,17 @@ from importlib import import_module
 from typing import Any
 
 from detectorcal._errors import DetectorcalError, DetectorcalWarning
+from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.correction import Correction
 from detectorcal.functional import correct_image, fit_response
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Correction",
     "DetectorCalibrator",
     "DetectorcalError",
     "DetectorcalWarning",
+    "__version__",
     "correct_image",
     "fit_response",
 ]

@@ -24,7 +24,16 @@ from detectorcal.kernels.accumulation import Accumulation, Condensed, join
 from detectorcal.kernels.correction import correct
 from detectorcal.kernels.model import Sums, empty_sums
 
-__all__ = ["as_frames", "copy_frames", "correct_frames", "mean_frame", "single_threaded_blas", "sum_frames"]
+__all__ = [
+    "as_frames",
+    "batches",
+    "copy_frames",
+    "correct_frames",
+    "mean_frame",
+    "read",
+    "single_threaded_blas",
+    "sum_frames",
+]
 
 RUN_LENGTH = 8
 """Frames summed in their own precision before they are added to float64."""
@@ -71,9 +80,9 @@ def sum_frames(
     dark_per_frame = len(dark.shape) == len(stack.shape)
     shared = None if dark_per_frame else np.asarray(dark).astype(dtype)
     with single_threaded_blas(), joblib.Parallel(n_jobs, require="sharedmem") as parallel:
-        for batch in _batches(stack, batch_size):
-            frames = _read(stack, batch)
-            darks = _read(dark, batch).astype(dtype) if dark_per_frame else shared
+        for batch in batches(stack, batch_size):
+            frames = read(stack, batch)
+            darks = read(dark, batch).astype(dtype) if dark_per_frame else shared
             _add_batch(frames, darks, accumulation, totals, parallel)
     return totals
 
@@ -149,8 +158,8 @@ def correct_frames(
     out = np.empty(frames.shape, dtype) if out is None else out
     in_place = isinstance(out, np.ndarray) and out.dtype == dtype
     with joblib.Parallel(n_jobs, require="sharedmem") as parallel:
-        for batch in _batches(frames, batch_size):
-            raw = _read(frames, batch)
+        for batch in batches(frames, batch_size):
+            raw = read(frames, batch)
             target = out[batch] if in_place else np.empty(raw.shape, dtype)
             _correct_batch(raw, dark, scale, reject, target, parallel)
             if not in_place:
@@ -182,8 +191,8 @@ def _correct_lazily(frames: Any, dark: Any, scale: Any, dtype: np.dtype, reject:
 
 def copy_frames(stack: Stack, out: Any) -> None:
     """Copy a stack, lazy or on disk, a batch at a time."""
-    for batch in _batches(stack, None):
-        out[batch] = _read(stack, batch)
+    for batch in batches(stack, None):
+        out[batch] = read(stack, batch)
 
 
 def as_frames(images: Any, frame_shape: Shape) -> Any:
@@ -228,12 +237,12 @@ class _Framed:
 def mean_frame(stack: Stack, *, batch_size: int | None) -> Float64:
     """Mean over the frames of a stack, float64; reads a batch at a time."""
     total = np.zeros(stack.shape[1:])
-    for batch in _batches(stack, batch_size):
-        total += _read(stack, batch).sum(axis=0, dtype=np.float64)
+    for batch in batches(stack, batch_size):
+        total += read(stack, batch).sum(axis=0, dtype=np.float64)
     return total / stack.shape[0]
 
 
-def _batches(stack: Stack, batch_size: int | None) -> Iterator[slice]:
+def batches(stack: Stack, batch_size: int | None) -> Iterator[slice]:
     frame_bytes = max(1, int(np.prod(stack.shape[1:])) * np.dtype(stack.dtype).itemsize)
     size = BATCH_BYTES // frame_bytes if batch_size is None else batch_size
     size = -(-max(size, 1) // RUN_LENGTH) * RUN_LENGTH
@@ -244,7 +253,7 @@ def _cut(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def _read(stack: Stack, batch: slice) -> np.ndarray:
+def read(stack: Stack, batch: slice) -> np.ndarray:
     """Read a batch as a NumPy array in native byte order."""
     frames = np.asarray(stack[batch])
     return frames.astype(frames.dtype.newbyteorder("="), copy=False)

@@ -579,7 +579,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     def _provenance(self) -> dict[str, Any]:
         from datetime import UTC, datetime
 
-        from detectorcal import __version__
+        from detectorcal._version import __version__
 
         return {
             "detectorcal": __version__,

@@ -1,0 +1,6 @@
+"""``python -m detectorcal``."""
+
+from detectorcal.cli import main
+
+if __name__ == "__main__":
+    main()

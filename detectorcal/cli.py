@@ -1,0 +1,331 @@
+"""The command line: the estimator's own words, file to file."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from detectorcal import demo
+from detectorcal._errors import DetectorcalError, DetectorcalWarning, InputError
+from detectorcal._files import refuse_existing
+from detectorcal._typing import Stack
+from detectorcal._validation import float_dtype
+from detectorcal._version import __version__
+from detectorcal.calibrator import DEFECTS, METHODS, DetectorCalibrator
+from detectorcal.io import FrameStack, create_frames, open_frames
+from detectorcal.kernels.smoothing import MODES
+
+__all__ = ["main"]
+
+BAD_USE = 2
+"""Exit code after a mistake that the message explains."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 plus the signal's number."""
+
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Words after the program's name; those of this process by default.
+
+    Raises
+    ------
+    SystemExit
+        Code 0 when all went well, 2 after a mistake (one line on stderr), 130 after Ctrl-C.
+    """
+    console = Console(stderr=True)
+    warnings.showwarning = lambda message, *_, **__: click.echo(f"detectorcal: warning: {message}", err=True)
+    warnings.simplefilter("default", DetectorcalWarning)
+    try:
+        sys.exit(cli.main(arguments, prog_name="detectorcal", standalone_mode=False))
+    except click.ClickException as error:
+        _fail(error.format_message(), BAD_USE)
+    except (KeyboardInterrupt, click.Abort):
+        console.show_cursor()
+        _fail("interrupted; nothing unfinished was kept.", INTERRUPTED)
+    except (DetectorcalError, OSError, MemoryError) as error:
+        _fail(str(error) or type(error).__name__, BAD_USE)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"detectorcal: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Tell what a detector saw from what it recorded.
+
+    Learn each pixel's response from a sweep of frames (fit), correct images with it (correct).
+    Files are TIFF (a file, a folder, "scan_*.tif"), HDF5 ("file.h5:/dataset"), zarr and NumPy.
+    """
+
+
+def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def add(command: Any) -> Any:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return add
+
+
+_output = click.option("-o", "--output", required=True, metavar="FILE", help="Where the result goes.")
+_work = _options(
+    click.option("--overwrite", is_flag=True, help="Replace an existing output."),
+    click.option("--jobs", default=-1, show_default=True, help="Threads; -1 takes all cores."),
+    click.option("--batch-size", type=int, help="Frames read at a time; by default about 64 MB."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors."),
+)
+
+
+@cli.command(short_help="Learn each pixel's response from a sweep.")
+@click.argument("sweep")
+@_output
+@click.option("--dark", metavar="FILE|DN", help="Dark: a frame, frames to be averaged, or a number.")
+@click.option("--dark-per-frame", is_flag=True, help="The dark file has one dark for each frame.")
+@click.option("--sigma", default=50.0, show_default=True, help="Width of the Gaussian, pixels.")
+@click.option("--method", type=click.Choice(list(METHODS)), default="croton", show_default=True,
+              help="The paper's least squares, or weights for photon noise.")  # fmt: skip
+@click.option("--cutoff", default=0.0, show_default=True, help="Lowest expected value used, DN.")
+@click.option("--saturation", type=float, help="Highest raw value used (exclusive), DN.")
+@click.option("--reject", type=float, metavar="K", help="Leave out spots beyond K spreads; 6 is usual.")
+@click.option("--mode", type=click.Choice(MODES), default="nearest", show_default=True,
+              help="How the Gaussian continues beyond the edge.")  # fmt: skip
+@click.option("--line", is_flag=True, help="A 2-D array is frames of a line detector.")
+@_work
+def fit(
+    sweep: str, output: str, dark: str | None, dark_per_frame: bool, line: bool,
+    overwrite: bool, jobs: int, batch_size: int | None, quiet: bool, **params: Any,
+) -> None:  # fmt: skip
+    r"""Learn each pixel's response from SWEEP, frames of an empty beam at many intensities.
+
+    \b
+    Example:
+      detectorcal fit sweep.tif --dark darks.tif -o detector.h5
+    """
+    refuse_existing(output, overwrite=overwrite)
+    calibrator = DetectorCalibrator(**params, n_jobs=jobs, batch_size=batch_size)
+    with open_frames(sweep, line=line) as frames, _opened(dark, line) as darks:
+        if frames.layout is not None:
+            raise InputError(
+                f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the sweep, as "
+                f"in `{sweep}:/path`."
+            )
+        with _watched(frames, "fitting", quiet) as stack:
+            calibrator.fit(stack, dark=darks, dark_per_frame=dark_per_frame)
+    calibrator.save(output, overwrite=overwrite)
+    _say(f"{output}: {_summary(calibrator)}", quiet)
+
+
+@cli.command(short_help="Correct images with a calibration.")
+@click.argument("image")
+@_output
+@click.option("-c", "--calibration", required=True, metavar="FILE", help="What `detectorcal fit` wrote.")
+@click.option("--flat", metavar="FILE", help="Frames with beam and without sample; averaged.")
+@click.option("--dark", metavar="FILE|DN", help="Dark of these images instead of the sweep's.")
+@click.option("--sigma", type=float, metavar="K",
+              help="Follow the flat where it departs from the calibration by K spreads; 3 is usual.")  # fmt: skip
+@click.option("--flat-has-dark/--flat-without-dark", default=True, show_default=True,
+              help="Whether the dark is still in the flat.")  # fmt: skip
+@click.option("--reject", type=float, metavar="K", help="Replace spots beyond K spreads; 6 is usual.")
+@click.option("--line", is_flag=True, help="A 2-D array is frames of a line detector.")
+@_work
+def correct(
+    image: str, output: str, calibration: str, flat: str | None, dark: str | None, sigma: float | None,
+    flat_has_dark: bool, reject: float | None, line: bool, overwrite: bool, jobs: int,
+    batch_size: int | None, quiet: bool,
+) -> None:  # fmt: skip
+    r"""Correct IMAGE, one frame or many, file to file.
+
+    A scan in NXtomo or DXchange layout brings its own flats and darks, and is written in its own layout.
+
+    \b
+    Example:
+      detectorcal correct scan.nxs -c detector.h5 -o corrected.nxs
+    """
+    calibrator = DetectorCalibrator.load(calibration).set_params(n_jobs=jobs, batch_size=batch_size)
+    if reject is not None:
+        calibrator.set_params(reject=reject)
+    with open_frames(image, line=line) as frames, _opened(flat, line) as flats, _opened(dark, line) as darks:
+        flats = frames.flats if flats is None else flats
+        darks = frames.darks if darks is None else darks
+        correction = calibrator.correction(flats, sigma, darks, flat_has_dark=flat_has_dark)
+        made_by = {"detectorcal": __version__, "image": image, "calibration": calibration}
+        with (
+            _writer(output, frames, overwrite=overwrite, attributes=made_by) as writer,
+            _watched(frames, "correcting", quiet) as stack,
+        ):
+            correction.transform(stack, out=writer)
+    what = "transmission" if flats is not None else "DN above dark"
+    _say(f"{output}: {_count(len(frames), 'frame')} of {_pixels(frames.shape[1:])}, {what}", quiet)
+
+
+@cli.command(short_help="Show what a calibration file holds.")
+@click.argument("calibration")
+def inspect(calibration: str) -> None:
+    r"""Show what CALIBRATION holds, and how good it is.
+
+    \b
+    Example:
+      detectorcal inspect detector.h5
+    """
+    calibrator = DetectorCalibrator.load(calibration)
+    table = Table(show_header=False, box=None)
+    for name, value in _facts(calibrator):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+@cli.command("demo", short_help="Calibrate a simulated detector and see what it does to a scan.")
+@click.option("-o", "--output", metavar="FOLDER", help="Keep the simulated and corrected files here.")
+@click.option("--seed", default=0, show_default=True, help="Of the simulated noise.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+def run_demo(output: str | None, seed: int, quiet: bool) -> None:
+    r"""Calibrate a simulated detector, correct a simulated scan, and measure both.
+
+    \b
+    Example:
+      detectorcal demo -o demo_files
+    """
+    result = demo.run(seed)
+    if output is not None:
+        demo.write(result, output)
+    if quiet:
+        return
+    table = Table("correction", title_justify="left")
+    for name in ("pattern (PRNU)", "rings of a slice"):
+        table.add_column(name, justify="right")
+    for name, figures in result.figures.items():
+        table.add_row(name, *(f"{figure:.2f} %" for figure in figures))
+    click.echo(f"simulated: {_summary(result.calibrator)}")
+    Console().print(table)
+    if output is not None:
+        click.echo(f"{output}: {', '.join(demo.FILES)}")
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+@contextmanager
+def _opened(name: str | None, line: bool) -> Iterator[Any]:
+    """Open the frames of an option; a number stays a number, nothing stays None."""
+    if name is None:
+        yield None
+        return
+    try:
+        number = float(name)
+    except ValueError:
+        with open_frames(name, line=line) as frames:
+            yield frames
+    else:
+        yield number
+
+
+def _writer(output: str, frames: FrameStack, *, overwrite: bool, attributes: dict[str, str]) -> Any:
+    """Create the output, in the layout of the input where the format has it."""
+    keeps_layout = frames.layout is not None and output.lower().endswith(HDF5_SUFFIXES)
+    layout: dict[str, Any] = {"layout": frames.layout, "angles": frames.angles} if keeps_layout else {}
+    return create_frames(
+        output, frames.shape, float_dtype(frames.dtype), overwrite=overwrite, attributes=attributes, **layout
+    )
+
+
+class _Watched:
+    """A stack that tells how many of its frames have been read."""
+
+    def __init__(self, stack: Stack, advance: Callable[[int], object]) -> None:
+        self._stack = stack
+        self._advance = advance
+        self.shape = stack.shape
+        self.dtype = stack.dtype
+
+    def __getitem__(self, index: Any) -> Any:
+        frames = self._stack[index]
+        self._advance(len(frames))
+        return frames
+
+
+@contextmanager
+def _watched(stack: FrameStack, verb: str, quiet: bool) -> Iterator[Any]:
+    """Show a progress bar on stderr while frames are read, if that is a terminal."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield stack
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(verb, total=len(stack))
+        yield _Watched(stack, lambda n: progress.advance(task, n))
+
+
+def _say(message: str, quiet: bool) -> None:
+    if not quiet:
+        click.echo(message)
+
+
+def _summary(calibrator: DetectorCalibrator) -> str:
+    n_defects = int(np.count_nonzero(calibrator.defects_))
+    error = _left_pattern(calibrator)
+    return (
+        f"{_count(calibrator.n_frames_seen_, 'frame')} of {_pixels(calibrator.detector_shape_)}, "
+        f"{_count(n_defects, 'pixel')} not calibrated, "
+        + ("standard error not known" if error is None else f"standard error {error:.2g} %")
+    )
+
+
+def _left_pattern(calibrator: DetectorCalibrator) -> float | None:
+    """Median relative standard error of the coefficients, %: the pattern that will be left."""
+    relative = calibrator.coef_std_ / calibrator.coef_
+    known = relative[np.isfinite(relative)]
+    return 100 * float(np.median(known)) if known.size else None
+
+
+def _facts(calibrator: DetectorCalibrator) -> Iterator[tuple[str, str]]:
+    good = calibrator.defects_ == 0
+    left = _left_pattern(calibrator)
+    yield "detector", f"{_pixels(calibrator.detector_shape_)}"
+    yield "sweep", _count(calibrator.n_frames_seen_, "frame")
+    yield "method", f"{calibrator.method}, sigma {calibrator.sigma:g} px, cutoff {calibrator.cutoff:g} DN"
+    if good.any():
+        low, high = np.percentile(calibrator.coef_[good], [0.1, 99.9])
+        yield (
+            "pattern",
+            f"{100 * calibrator.coef_[good].std():.3g} % (99.8 % of coefficients {low:.4f} to {high:.4f})",
+        )
+    yield (
+        "standard error",
+        "not known" if left is None else f"{left:.2g} % (median): the pattern that will be left",
+    )
+    if np.isfinite(calibrator.system_gain_):
+        yield "system gain", f"{calibrator.system_gain_:.3g} DN per electron"
+    for cause, bit in DEFECTS.items():
+        yield cause, _count(int(np.count_nonzero(calibrator.defects_ & bit)), "pixel")
+    dark = calibrator.dark_
+    yield "dark", "one per frame, not kept" if dark is None else f"{np.mean(dark):.4g} DN (mean)"
+    for name, value in getattr(calibrator, "provenance_", {}).items():
+        yield name, str(value)
+
+
+def _pixels(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) + " pixels"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
