@@ -125,8 +125,8 @@ def fit(
     with open_frames(sweep, line=line) as frames, _opened(dark, line) as darks:
         if frames.layout is not None:
             raise InputError(
-                f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the sweep, as "
-                f"in `{sweep}:/path`."
+                f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the "
+                f"sweep, as in `{sweep}:/path`."
             )
         with _watched(frames, "fitting", quiet) as stack:
             calibrator.fit(stack, dark=darks, dark_per_frame=dark_per_frame)
@@ -141,7 +141,7 @@ def fit(
 @click.option("--flat", metavar="FILE", help="Frames with beam and without sample; averaged.")
 @click.option("--dark", metavar="FILE|DN", help="Dark of these images instead of the sweep's.")
 @click.option("--sigma", type=float, metavar="K",
-              help="Follow the flat where it departs from the calibration by K spreads; 3 is usual.")  # fmt: skip
+              help="Follow the flat where it is K spreads off the calibration; 3 is usual.")  # fmt: skip
 @click.option("--flat-has-dark/--flat-without-dark", default=True, show_default=True,
               help="Whether the dark is still in the flat.")  # fmt: skip
 @click.option("--reject", type=float, metavar="K", help="Replace spots beyond K spreads; 6 is usual.")
