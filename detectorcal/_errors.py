@@ -4,6 +4,9 @@ Every error is a :class:`DetectorcalError` and also the built-in kind a caller w
 that ``except ValueError`` or ``except FileNotFoundError`` keeps working.
 """
 
+import sys
+import warnings
+
 
 class DetectorcalError(Exception):
     """Anything that detectorcal refuses to do, with the reason and the cure in its text."""
@@ -13,12 +16,24 @@ class InputError(DetectorcalError, ValueError):
     """An argument has the wrong shape, type or value."""
 
 
+class InputTypeError(InputError, TypeError):
+    """An argument holds things that are not numbers at all."""
+
+
 class MissingFileError(DetectorcalError, FileNotFoundError):
     """A file or folder that was named is not there."""
 
 
 class OutputExistsError(DetectorcalError, FileExistsError):
     """The output exists already and overwriting was not asked for."""
+
+
+class AccessError(DetectorcalError, PermissionError):
+    """A file may not be read or written: its permissions, or another program's lock, forbid it."""
+
+
+class WriteError(DetectorcalError, OSError):
+    """An output could not be written, for instance because the disk is full."""
 
 
 class FileFormatError(DetectorcalError, ValueError):
@@ -39,3 +54,17 @@ class MissingDependencyError(DetectorcalError, ImportError):
 
 class DetectorcalWarning(UserWarning):
     """Something the user should know about the numbers that came out."""
+
+
+def warn(message: str) -> None:
+    """Warn in the name of the line that called the package, however deep inside it this is.
+
+    Parameters
+    ----------
+    message : str
+        What the user should know.
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("detectorcal."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, DetectorcalWarning, stacklevel=level)

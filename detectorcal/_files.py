@@ -11,24 +11,18 @@ from pathlib import Path
 
 from detectorcal import _typing
 from detectorcal._errors import (
+    AccessError,
     DetectorcalError,
     InputError,
     MissingFileError,
     OutputExistsError,
+    WriteError,
 )
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _STEM_LENGTH = 40
 """Characters of the final name kept in the temporary one, which must fit the file system's 255 bytes."""
-
-
-class AccessError(DetectorcalError, PermissionError):
-    """A file may not be read or written: its permissions, or another program's lock, forbid it."""
-
-
-class WriteError(DetectorcalError, OSError):
-    """An output could not be written, for instance because the disk is full."""
 
 
 @contextmanager

@@ -8,15 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_array, validate_data
 
 from detectorcal._arrays import is_host_table, is_lazy, is_numpy
-from detectorcal._errors import InputError
-from detectorcal._typing import Shape, Stack
+from detectorcal._errors import InputError, InputTypeError
+from detectorcal._typing import Path, Shape, Stack
 from detectorcal.kernels.smoothing import MODES
+
+REAL = "buif"
+"""Kinds of dtype that are real numbers: truth values, unsigned and signed integers, floats."""
 
 
 def float_dtype(dtype: Any) -> np.dtype:
@@ -42,24 +46,31 @@ def check_number(
     """Check a finite real number."""
     if value is None and optional:
         return None
-    wanted = "a finite number"
-    if above is not None:
-        wanted += f" above {above:g}"
-    if at_least is not None:
-        wanted += f" of at least {at_least:g}"
-    if optional:
-        wanted += " or None"
+    number = _as_finite(value)
+    if (
+        number is None
+        or (above is not None and number <= above)
+        or (at_least is not None and number < at_least)
+    ):
+        wanted = "a finite number"
+        wanted += "" if above is None else f" above {above:g}"
+        wanted += "" if at_least is None else f" of at least {at_least:g}"
+        wanted += " or None" if optional else ""
+        raise InputError(f"`{name}` must be {wanted}, got {value!r}.")
+    return number
+
+
+def _as_finite(value: Any) -> float | None:
+    """Give a finite real number as a float; None if it is anything else, a truth value included."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if (
-        isinstance(value, (bool, np.bool_))
-        or not isinstance(value, Real)
-        or not math.isfinite(value)
-        or (above is not None and value <= above)
-        or (at_least is not None and value < at_least)
-    ):
-        raise InputError(f"`{name}` must be {wanted}, got {value!r}.")
-    return float(value)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def check_integer(name: str, value: Any, *, at_least: int) -> int | None:
@@ -69,6 +80,15 @@ def check_integer(name: str, value: Any, *, at_least: int) -> int | None:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral) or value < at_least:
         raise InputError(f"`{name}` must be a whole number of at least {at_least} or None, got {value!r}.")
     return int(value)
+
+
+def check_execution(n_jobs: Any, batch_size: Any) -> None:
+    """Check the parameters that say how the work is done."""
+    check_integer("batch_size", batch_size, at_least=1)
+    if n_jobs is None:
+        return
+    if isinstance(n_jobs, (bool, np.bool_)) or not isinstance(n_jobs, Integral) or n_jobs == 0:
+        raise InputError(f"`n_jobs` must be a number of threads, -1 for all cores, or None, got {n_jobs!r}.")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
@@ -92,74 +112,115 @@ def check_detector_shape(value: Any) -> Shape | None:
     """Check the shape of a detector: one or two positive whole numbers, or None."""
     if value is None:
         return None
-    try:
-        shape = tuple(int(n) for n in value)
-        sound = shape == tuple(value) and len(shape) in (1, 2) and min(shape) > 0
-    except (TypeError, ValueError):
-        sound = False
-    if not sound:
+    sizes = value.tolist() if isinstance(value, np.ndarray) else value
+    if (
+        not isinstance(sizes, (tuple, list))
+        or len(sizes) not in (1, 2)
+        or any(isinstance(n, bool) or not isinstance(n, Integral) or n < 1 for n in sizes)
+    ):
         raise InputError(
             f"`detector_shape` must be (width,) or (height, width) in pixels or None, got {value!r}."
         )
-    return shape
+    return tuple(int(n) for n in sizes)
 
 
-def as_stack(estimator: Any, X: Any, *, reset: bool) -> Any:
-    """Check that ``X`` is numeric and sized, without reading what is not in host memory.
+def check_path(name: str, value: Any) -> Path:
+    """Check that something names a file, whether or not it is there."""
+    if not isinstance(value, (str, PathLike)):
+        raise InputError(f"`{name}` must be text or a path, got {value!r}.")
+    return value
+
+
+def as_real(name: str, value: Any) -> Any:
+    """Check that something holds real numbers, without reading what is not in host memory.
 
     Parameters
     ----------
-    estimator : estimator
-        Whose feature names and number scikit-learn checks, for two-dimensional host input.
-    X : array-like or stack
+    name : str
+        Of the argument.
+    value : array-like or stack
         What the user gave.
-    reset : bool
-        Whether this is the first look at the data (``fit``).
 
     Returns
     -------
     array or stack
-        In-memory input as an array, anything read by slicing as it came.
+        In-memory input as an array, masked entries as NaN; anything read by slicing as it came.
     """
-    if is_lazy(X) or (not is_numpy(X) and hasattr(X, "__array_namespace__") and not is_host_table(X)):
-        _check_metadata(X)
-        return X
-    checked = check_array(X, allow_nd=True, ensure_all_finite=False, estimator=estimator, input_name="X")
-    if checked.ndim == 2 and (reset or checked.shape != estimator.detector_shape_):
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
-    elif reset and hasattr(estimator, "feature_names_in_"):
-        del estimator.feature_names_in_
-    return checked
-
-
-def _check_metadata(X: Any) -> None:
-    _check_real("X", X)
-    if any(not isinstance(n, Integral) for n in X.shape):
+    on_device = not is_numpy(value) and hasattr(value, "__array_namespace__") and not is_host_table(value)
+    stack = value if is_lazy(value) or on_device else _host_array(name, value)
+    dtype = _numpy_dtype(stack.dtype)
+    if dtype.kind not in REAL:
+        # scikit-learn wants these three words of everyone
+        hint = "Complex data not supported: " if dtype.kind == "c" else ""
+        raise InputError(f"{hint}`{name}` must hold real numbers, but its dtype is {stack.dtype}.")
+    if any(not isinstance(n, Integral) for n in stack.shape):
         raise InputError(
-            f"`X` has unknown sizes, shape {X.shape}; with Dask call `X.compute_chunk_sizes()` first."
+            f"`{name}` has unknown sizes, shape {stack.shape}; with Dask call "
+            f"`{name}.compute_chunk_sizes()` first."
         )
-    if 0 in X.shape:
-        raise InputError(f"`X` is empty: it has shape {tuple(X.shape)}.")
+    if 0 in stack.shape:
+        raise InputError(f"`{name}` is empty: it has {_empty(tuple(stack.shape))}.")
+    return stack
 
 
-def sweep_shape(X: Stack, detector_shape: Shape | None) -> Shape:
-    """Tell the detector's shape from a sweep, which is frames first.
+def _empty(shape: Shape) -> str:
+    # scikit-learn wants these words of everyone
+    if len(shape) == 2 and shape[1] == 0:
+        return f"0 feature(s) (shape={shape}) while a minimum of 1 is required"
+    return f"shape {shape}"
+
+
+def _host_array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        value = np.ma.filled(value.astype(float_dtype(value.dtype)), np.nan)
+    if isinstance(value, np.ndarray) and value.dtype.kind not in REAL + "O":
+        return value
+    try:
+        array: np.ndarray = check_array(
+            value, input_name=name, ensure_2d=False, allow_nd=True, ensure_all_finite=False,
+            ensure_min_samples=0, ensure_min_features=0,
+        )  # fmt: skip
+    except TypeError as error:
+        raise InputTypeError(f"`{name}` must hold real numbers: {error}") from error
+    except ValueError as error:
+        raise InputError(f"`{name}` must hold real numbers in a regular array: {error}") from error
+    return array
+
+
+def as_sweep(estimator: Any, X: Any, *, reset: bool) -> tuple[Stack, Shape]:
+    """Check a sweep, and tell the detector's shape from it.
 
     Parameters
     ----------
-    X : stack
-        A sweep, checked by :func:`as_stack`.
-    detector_shape : tuple of int or None
-        What the estimator was told.
+    estimator : DetectorCalibrator
+        What it was told of ``detector_shape`` is believed; scikit-learn checks its feature names.
+    X : array-like or stack
+        What the user gave.
+    reset : bool
+        Whether this is the first look at the data, so that feature names are taken and not compared.
 
     Returns
     -------
-    tuple of int
+    stack : array or stack
+        As :func:`as_real` gives it.
+    shape : tuple of int
         (width,) or (height, width).
     """
-    shape = tuple(X.shape)
+    stack = as_real("X", X)
+    shape = _frame_shape(tuple(stack.shape), check_detector_shape(estimator.detector_shape))
+    if not reset and shape != estimator.detector_shape_:
+        raise InputError(
+            f"`X` has frames of shape {shape}, but this calibrator was fitted on frames of shape "
+            f"{estimator.detector_shape_}."
+            + (_features_message(estimator, tuple(stack.shape)) if len(stack.shape) == 2 else "")
+        )
+    _check_feature_names(estimator, X, stack, reset=reset)
+    return stack, shape
+
+
+def _frame_shape(shape: Shape, detector_shape: Shape | None) -> Shape:
     if len(shape) not in (2, 3):
-        cure = " A single frame is a sweep of one: `frame[None]`." if len(shape) < 2 else ""
+        cure = " A single frame is a sweep of one: `frame[None]`." if len(shape) == 1 else ""
         raise InputError(
             "`X` must be a sweep of shape (n_frames, height, width), or (n_frames, width) for a line "
             f"detector, but it has shape {shape}.{cure}"
@@ -174,34 +235,62 @@ def sweep_shape(X: Stack, detector_shape: Shape | None) -> Shape:
     )
 
 
-def check_images(X: Any, detector_shape: Shape, *, flattened: bool) -> None:
-    """Check images to be transformed against the detector.
+def _check_feature_names(estimator: Any, X: Any, stack: Stack, *, reset: bool) -> None:
+    """Let scikit-learn keep or compare the column names of a data frame; a Correction has none."""
+    if is_numpy(stack) and len(stack.shape) == 2 and (reset or hasattr(estimator, "n_features_in_")):
+        try:
+            validate_data(estimator, X, reset=reset, skip_check_array=True)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+def as_images(estimator: Any, X: Any, *, flattened: bool) -> Any:
+    """Check images that are to be corrected.
 
     Parameters
     ----------
-    X : stack
-        Images, checked by :func:`as_stack`.
-    detector_shape : tuple of int
-        What was fitted.
+    estimator : DetectorCalibrator or Correction
+        Its ``detector_shape_`` is what they must have.
+    X : array-like or stack
+        What the user gave.
     flattened : bool
         Whether rows of pixels are accepted as frames.
+
+    Returns
+    -------
+    array or stack
+        As :func:`as_real` gives it.
     """
-    shape = tuple(X.shape)
-    n_axes = len(detector_shape)
-    is_area_image = n_axes == 2 and shape == detector_shape
-    are_frames = len(shape) > n_axes and shape[-n_axes:] == detector_shape
-    are_rows = flattened and len(shape) == 2 and shape[1] == math.prod(detector_shape)
-    if is_area_image or are_frames or are_rows:
-        return
+    images = as_real("X", X)
+    shape, detector_shape = tuple(images.shape), estimator.detector_shape_
+    n_axes, n_pixels = len(detector_shape), math.prod(detector_shape)
+    if n_axes == 2 and shape == detector_shape:
+        return images
+    are_rows = flattened and len(shape) == 2 and shape[1] == n_pixels
+    if are_rows or (len(shape) > n_axes and shape[-n_axes:] == detector_shape):
+        _check_feature_names(estimator, X, images, reset=False)
+        return images
     wanted = "(..., " + ", ".join(map(str, detector_shape)) + ")"
-    raise InputError(
+    message = (
         f"`X` has shape {shape}, but this calibration is for a detector of shape {detector_shape}: images "
-        f"must have shape {wanted}."
-        + (" A single image of a line detector is (1, width)." if n_axes == 1 else "")
+        f"must have shape {wanted}" + (f" or be rows of {n_pixels} pixels." if flattened else ".")
     )
+    if n_axes == 1 and len(shape) == 1:
+        message += " Reshape your data: a single image of a line detector is (1, width), `image[None]`."
+    elif len(shape) == 2 and (n_axes == 1 or flattened):
+        message += _features_message(estimator, shape)
+    raise InputError(message)
 
 
-def as_map_stack(name: str, value: Any, detector_shape: Shape, *, flattened: bool = False) -> Any:
+def _features_message(estimator: Any, shape: Shape) -> str:
+    """Say of rows of pixels what scikit-learn wants everyone to say."""
+    name, n_pixels = type(estimator).__name__, math.prod(estimator.detector_shape_)
+    return f" X has {shape[1]} features, but {name} is expecting {n_pixels} features as input."
+
+
+def as_map_stack(
+    name: str, value: Any, detector_shape: Shape, *, flattened: bool = False, whose: str = "`X`"
+) -> Any:
     """Check a dark or flat: a number, a frame, or a stack of frames.
 
     Parameters
@@ -214,6 +303,8 @@ def as_map_stack(name: str, value: Any, detector_shape: Shape, *, flattened: boo
         Of the frames it belongs to.
     flattened : bool
         Whether rows of pixels are accepted as frames.
+    whose : str
+        What those frames are, for the message.
 
     Returns
     -------
@@ -221,47 +312,61 @@ def as_map_stack(name: str, value: Any, detector_shape: Shape, *, flattened: boo
         To be averaged by the caller; one frame where one was given.
     """
     if isinstance(value, Real):
-        value = np.asarray(value)
-    elif not hasattr(value, "shape"):
-        value = check_array(value, ensure_2d=False, allow_nd=True, ensure_all_finite=False, input_name=name)
-    _check_real(name, value)
-    shape = tuple(value.shape)
+        return np.full((1, *detector_shape), check_number(name, value))
+    stack = as_real(name, value)
+    shape = tuple(stack.shape)
     frame_shapes = [detector_shape] + [(math.prod(detector_shape),)] * flattened
     if shape == ():
-        return np.full((1, *detector_shape), check_number(name, np.asarray(value).item()))
+        return np.full((1, *detector_shape), check_number(name, np.asarray(stack).item()))
     if shape in frame_shapes:
-        return value[None]
-    if shape[1:] in frame_shapes and shape[0] > 0:
-        return value
-    raise InputError(_shape_message(name, shape, detector_shape))
+        # what is read by slicing knows no `None`
+        return (stack if hasattr(stack, "__array_namespace__") else np.asarray(stack[...]))[None]
+    if shape[1:] in frame_shapes:
+        return stack
+    raise InputError(_shape_message(name, shape, detector_shape, whose))
 
 
-def _check_real(name: str, value: Any) -> None:
-    if _numpy_dtype(value.dtype).kind not in "buif":
-        raise InputError(f"`{name}` must hold real numbers, but its dtype is {value.dtype}.")
-
-
-def _shape_message(name: str, shape: Shape, detector_shape: Shape) -> str:
-    message = f"`{name}` has shape {shape}, but the frames of `X` have shape {detector_shape}."
+def _shape_message(name: str, shape: Shape, detector_shape: Shape, whose: str) -> str:
+    message = f"`{name}` has shape {shape}, but the frames of {whose} have shape {detector_shape}."
     if len(shape) == len(detector_shape) and shape[1:] == detector_shape[1:] and shape[0] < detector_shape[0]:
         message += (
             f" If it was cut to {shape[0]} rows by cross-validation, which splits every array as long as "
-            "the sweep: give the estimator a subset of the data's dark inside a Pipeline, subtract it "
-            "beforehand, or pass it as a stack of shape (1, height, width)."
+            f"the sweep: pass it as a stack of one frame, `{name}[None]`."
         )
     return message
 
 
-def check_darks_per_frame(dark: Any, X: Stack, detector_shape: Shape) -> Any:
-    """Check a stack of darks that has one frame for each of the sweep's."""
-    dark = dark if hasattr(dark, "shape") and hasattr(dark, "__getitem__") else np.asarray(dark)
-    wanted = (X.shape[0], *detector_shape)
-    if tuple(dark.shape) != wanted:
+def as_darks_per_frame(dark: Any, n_frames: int, detector_shape: Shape, *, flattened: bool) -> Any:
+    """Check a stack of darks that has one frame for each of the sweep's.
+
+    Parameters
+    ----------
+    dark : array-like or stack
+        What the user gave.
+    n_frames : int
+        Of the sweep.
+    detector_shape : tuple of int
+        Of its frames.
+    flattened : bool
+        Whether rows of pixels are accepted as frames.
+
+    Returns
+    -------
+    array or stack
+        As :func:`as_real` gives it.
+    """
+    wanted = (n_frames, *detector_shape)
+    if dark is None:
+        raise InputError(f"`dark_per_frame=True` needs a stack of darks of shape {wanted}, `dark=`.")
+    darks = as_real("dark", dark)
+    if tuple(darks.shape) != wanted and not (
+        flattened and tuple(darks.shape) == (n_frames, math.prod(detector_shape))
+    ):
         raise InputError(
-            f"`dark` has shape {tuple(dark.shape)}, but with `dark_per_frame=True` it must have one frame "
+            f"`dark` has shape {tuple(darks.shape)}, but with `dark_per_frame=True` it must have one frame "
             f"for each of the sweep's, shape {wanted}."
         )
-    return dark
+    return darks
 
 
 def dark_of(y: Any, dark: Any, n_frames: int, detector_shape: Shape) -> Any:
@@ -285,12 +390,15 @@ def dark_of(y: Any, dark: Any, n_frames: int, detector_shape: Shape) -> Any:
     """
     if y is None:
         return dark
-    shape = tuple(y.shape) if hasattr(y, "shape") else np.asarray(y).shape
+    shape = _shape_of(y)
     if len(detector_shape) == 2 and shape == detector_shape:
         if dark is not None:
             raise InputError("two darks were given, by position and as `dark=`; give one.")
         return y
-    if len(shape) > 0 and shape[0] == n_frames:
+    # a stack of frames is no labels: most likely darks, which must not be passed over in silence
+    n_pixels = math.prod(detector_shape)
+    are_frames = n_pixels > 1 and shape[1:] in (detector_shape, (n_pixels,))
+    if shape[:1] == (n_frames,) and not are_frames:
         return dark
     raise InputError(
         f"the second argument has shape {shape}: it is neither a dark frame of shape {detector_shape} nor "
@@ -298,9 +406,19 @@ def dark_of(y: Any, dark: Any, n_frames: int, detector_shape: Shape) -> Any:
     )
 
 
+def _shape_of(value: Any) -> Shape:
+    if hasattr(value, "shape"):
+        return tuple(value.shape)
+    try:
+        return np.asarray(value).shape
+    except ValueError:  # lists of different lengths
+        return (len(value),)
+
+
 def check_out(out: Any, shape: Shape, dtype: np.dtype) -> None:
     """Check the array a result is to be written to."""
     if tuple(getattr(out, "shape", ())) != shape or not hasattr(out, "__setitem__"):
-        raise InputError(f"`out` must have the shape of `X`, {shape}, but has {getattr(out, 'shape', None)}.")
+        came = f"has shape {tuple(out.shape)}" if hasattr(out, "shape") else f"is a {type(out).__name__}"
+        raise InputError(f"`out` must be an array of the shape of `X`, {shape}, but {came}.")
     if _numpy_dtype(out.dtype) != dtype:
         raise InputError(f"`out` must have dtype {dtype} for this input, but has {out.dtype}.")

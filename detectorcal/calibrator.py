@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -10,8 +9,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from detectorcal import _record
 from detectorcal import _validation as validation
-from detectorcal._errors import DetectorcalWarning, InputError
+from detectorcal._errors import FileFormatError, InputError, warn
 from detectorcal._execution import as_frames, mean_frame, single_threaded_blas, sum_frames
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
 from detectorcal.correction import Correction
@@ -34,6 +34,8 @@ LARGEST_COEF = 10.0
 SCORE_SIGMA = 20.0
 """Pixels over which :meth:`DetectorCalibrator.score` smooths, whatever the estimator's own sigma: held
 against itself, R^2 is the same for every sigma and chooses nothing."""
+
+THIS = "this calibration"
 
 _WHAT_SUMS_DEPEND_ON = (
     "method", "sigma", "mode", "cval", "truncate", "cutoff", "saturation", "reject",
@@ -88,7 +90,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     dark_ : array of shape detector_shape, float64, or None
         Dark of the last fit, DN; None after a fit with a dark for each frame.
     defects_ : array of shape detector_shape, uint8
-        Sum of bits: 1 dead and 2 hot (coefficient above 10 or below 1/10), 32 unsolved.
+        Sum of bits: 1 dead (nothing measured, or a coefficient above 10), 2 hot (below 1/10), 32 unsolved
+        (no frame in which the pixel takes part).
     system_gain_ : float
         DN per electron, estimated from the residuals; NaN after one frame.
     n_frames_seen_ : int
@@ -99,6 +102,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         ``(height, width)`` or ``(width,)``.
     n_features_in_ : int
         Number of pixels.
+    provenance_ : dict
+        When, with which versions, by which method and from how many frames the fit was made.
 
     See Also
     --------
@@ -140,6 +145,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     sums_: Sums
     detector_shape_: Shape
     n_features_in_: int
+    provenance_: dict[str, Any]
 
     def __init__(
         self,
@@ -198,9 +204,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         InputError
             If a parameter or argument is unfit; it is a :class:`ValueError`.
         """
-        for name in [name for name in vars(self) if name.endswith("_") and name != "feature_names_in_"]:
+        for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
-        return self.partial_fit(X, y, dark=dark, dark_per_frame=dark_per_frame)
+        return self._learn(X, y, dark, dark_per_frame)
 
     def partial_fit(self, X: Stack, y: Any = None, *, dark: Any = None, dark_per_frame: bool = False) -> Self:
         """Go on learning from more frames.
@@ -215,15 +221,15 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         DetectorCalibrator
             The fitted estimator: the same as one :meth:`fit` on all frames together.
         """
-        smoothing = self._checked_smoothing()
-        first = not hasattr(self, "sums_")
-        X = validation.as_stack(self, X, reset=first)
-        shape = validation.sweep_shape(X, validation.check_detector_shape(self.detector_shape))
-        if not first and shape != self.detector_shape_:
-            raise InputError(
-                f"`X` has frames of shape {shape}, but this calibrator was fitted on frames of shape "
-                f"{self.detector_shape_}."
-            )
+        return self._learn(X, y, dark, dark_per_frame)
+
+    def _learn(self, X: Stack, y: Any, dark: Any, dark_per_frame: bool) -> Self:
+        """Add frames to the sums, if there are any yet, and solve."""
+        smoothing = self._checked_parameters()
+        first = not self.__sklearn_is_fitted__()
+        if not first:
+            self._check_sums_are_of_this_kind()
+        X, shape = validation.as_sweep(self, X, reset=first)
         dark = validation.dark_of(y, dark, X.shape[0], shape)
         darks, mean_dark = self._checked_dark(dark, X, shape, dark_per_frame)
         dtype = validation.float_dtype(X.dtype)
@@ -238,35 +244,50 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         self.sums_ = sums if first else add_sums([self.sums_, sums])
         self.n_frames_seen_ = X.shape[0] + (0 if first else self.n_frames_seen_)
         self.detector_shape_ = shape
-        self.n_features_in_ = int(np.prod(shape))
         self.dark_ = mean_dark
         return self._solve()
 
-    def _checked_smoothing(self) -> Smoothing:
-        """Check the parameters; what they make, the Gaussian, is all that is returned."""
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "coef_")
+
+    def _checked_parameters(self) -> Smoothing:
+        """Check the parameters; what some of them make, the Gaussian, is all that is returned."""
         validation.check_choice("method", self.method, tuple(METHODS))
         validation.check_number("cutoff", self.cutoff, at_least=0)
         validation.check_number("saturation", self.saturation, optional=True)
         validation.check_number("reject", self.reject, above=0, optional=True)
-        validation.check_integer("batch_size", self.batch_size, at_least=1)
+        validation.check_detector_shape(self.detector_shape)
+        validation.check_execution(self.n_jobs, self.batch_size)
         return Smoothing(*validation.check_smoothing(self.sigma, self.mode, self.cval, self.truncate))
+
+    def _check_sums_are_of_this_kind(self) -> None:
+        """Refuse to go on, to merge or to save with parameters that the sums were not made with."""
+        for name, value in self._summed_with.items():
+            if getattr(self, name) != value:
+                raise InputError(
+                    f"`{name}` was {value!r} when this calibrator was fitted and is {getattr(self, name)!r} "
+                    "now: the sums of both do not go together. Call `fit`, or set it back."
+                )
 
     def _checked_dark(
         self, dark: Any, X: Stack, shape: Shape, dark_per_frame: bool
     ) -> tuple[Any, Float64 | None]:
         """Give what is subtracted in the fit, and what ``dark_`` will be."""
         if dark_per_frame:
-            darks = validation.check_darks_per_frame(dark, X, shape)
+            flattened = self.detector_shape is not None
+            darks = validation.as_darks_per_frame(dark, X.shape[0], shape, flattened=flattened)
             return as_frames(darks, shape), None
-        if dark is None:
-            known = getattr(self, "dark_", None)
-            mean_dark = np.zeros(shape) if known is None else known
+        if dark is not None:
+            mean_dark = self._mean_map("dark", dark, shape, "`X`")
+        elif self.__sklearn_is_fitted__():
+            mean_dark = self._dark_for_images(None)
         else:
-            mean_dark = self._mean_map("dark", dark, shape)
+            mean_dark = np.zeros(shape)
         return mean_dark, mean_dark
 
-    def _mean_map(self, name: str, value: Any, shape: Shape) -> Float64:
-        stack = validation.as_map_stack(name, value, shape, flattened=self.detector_shape is not None)
+    def _mean_map(self, name: str, value: Any, shape: Shape, whose: str) -> Float64:
+        flattened = self.detector_shape is not None
+        stack = validation.as_map_stack(name, value, shape, flattened=flattened, whose=whose)
         return mean_frame(stack, batch_size=self.batch_size).reshape(shape)
 
     def _accumulation(self, shape: Shape, smoothing: Smoothing, dtype: np.dtype) -> Accumulation:
@@ -278,9 +299,10 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         with np.errstate(all="ignore"):
             response = METHODS[self.method].solve(self.sums_)
             coef, relative_std = response.coef, np.sqrt(response.relative_variance)
-        unsolved = ~np.isfinite(coef)
-        dead = ~unsolved & ((coef > LARGEST_COEF) | (coef <= 0))
+        unsolved = self.sums_["frames"] == 0
         hot = ~unsolved & (coef > 0) & (coef < 1 / LARGEST_COEF)
+        alive = (coef > 0) & (coef <= LARGEST_COEF)
+        dead = ~unsolved & ~hot & ~alive
         self.defects_ = (
             DEFECTS["unsolved"] * unsolved + DEFECTS["dead"] * dead + DEFECTS["hot"] * hot
         ).astype(np.uint8)
@@ -288,25 +310,24 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         self.coef_ = np.where(good, coef, 1.0)
         self.coef_std_ = np.where(good, coef * relative_std, np.nan)
         self.system_gain_ = response.system_gain
+        self.n_features_in_ = self.coef_.size
+        self.provenance_ = _record.provenance(self.method, self.n_frames_seen_)
+        self._summed_with = {name: getattr(self, name) for name in _WHAT_SUMS_DEPEND_ON}
         self._warn_of_weak_points()
         return self
 
     def _warn_of_weak_points(self) -> None:
         if self.n_frames_seen_ == 1:
-            warnings.warn(
+            warn(
                 "the sweep has one frame: the fit has no standard errors, and its pattern includes the "
-                "whole noise of that frame. Record a sweep of many frames.",
-                DetectorcalWarning,
-                stacklevel=4,
+                "whole noise of that frame. Record a sweep of many frames."
             )
         counts = {cause: int(np.count_nonzero(self.defects_ & bit)) for cause, bit in DEFECTS.items()}
         if any(counts.values()):
             causes = ", ".join(f"{count} {cause}" for cause, count in counts.items() if count)
-            warnings.warn(
+            warn(
                 f"{np.count_nonzero(self.defects_)} of {self.n_features_in_} pixels could not be calibrated "
-                f"({causes}); they keep coefficient 1 and are marked in `defects_`.",
-                DetectorcalWarning,
-                stacklevel=4,
+                f"({causes}); they keep coefficient 1 and are marked in `defects_`."
             )
 
     @classmethod
@@ -321,18 +342,23 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         Returns
         -------
         DetectorCalibrator
-            As if fitted on all their frames. Its dark is the mean of theirs, weighted by their frames.
+            As if fitted on all their frames. Its dark is the mean of theirs, weighted by their frames, or
+            None if one of them was fitted with a dark per frame.
 
         Raises
         ------
         InputError
-            If parameters or detectors differ.
+            If parameters or detectors differ, or were changed after the fit.
         """
         if not calibrators:
             raise InputError("`merge` needs at least one calibrator.")
+        for given in calibrators:
+            if not isinstance(given, DetectorCalibrator):
+                raise InputError(f"`merge` takes calibrators one by one, but a {type(given).__name__} came.")
+            check_is_fitted(given)
+            given._check_sums_are_of_this_kind()
         first = calibrators[0]
         for other in calibrators:
-            check_is_fitted(other)
             for name in (*_WHAT_SUMS_DEPEND_ON, "detector_shape_"):
                 if getattr(other, name) != getattr(first, name):
                     raise InputError(
@@ -343,7 +369,6 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         merged.sums_ = add_sums([c.sums_ for c in calibrators])
         merged.n_frames_seen_ = sum(c.n_frames_seen_ for c in calibrators)
         merged.detector_shape_ = first.detector_shape_
-        merged.n_features_in_ = first.n_features_in_
         merged.dark_ = _mean_dark(calibrators)
         return merged._solve()
 
@@ -365,14 +390,14 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             A transformer that holds the maps of the correction and needs nothing else.
         """
         check_is_fitted(self)
-        smoothing = self._checked_smoothing()
+        smoothing = self._checked_parameters()
         validation.check_number("sigma", sigma, at_least=0, optional=True)
         if sigma is not None and flat is None:
             raise InputError("`sigma` is the threshold of the flat's residuals and needs a `flat`.")
         dark_map = self._dark_for_images(dark)
         beam = None
         if flat is not None:
-            flat_map = self._mean_map("flat", flat, self.detector_shape_)
+            flat_map = self._mean_map("flat", flat, self.detector_shape_, THIS)
             flat_map = flat_map - dark_map if flat_has_dark else flat_map
             with single_threaded_blas():
                 beam = expected_flat(flat_map, self.coef_, smoothing, sigma, self.reject)
@@ -388,10 +413,10 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
 
     def _dark_for_images(self, dark: Any) -> Float64:
         if dark is not None:
-            return self._mean_map("dark", dark, self.detector_shape_)
+            return self._mean_map("dark", dark, self.detector_shape_, THIS)
         if self.dark_ is None:
             raise InputError(
-                "this calibration was fitted with one dark per frame: give `dark=` of the image."
+                "this calibration was fitted with one dark per frame and has none of its own: give `dark=`."
             )
         return self.dark_
 
@@ -441,9 +466,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         return self.correction(flat, sigma, dark, flat_has_dark=flat_has_dark).transform(X, out=out)
 
     def _checked_images(self, X: Array) -> Any:
-        X = validation.as_stack(self, X, reset=False)
-        validation.check_images(X, self.detector_shape_, flattened=self.detector_shape is not None)
-        return X
+        return validation.as_images(self, X, flattened=self.detector_shape is not None)
 
     def fit_transform(
         self, X: Stack, y: Any = None, *, dark: Any = None, flat: Any = None, sigma: float | None = None
@@ -534,11 +557,16 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         ------
         OutputExistsError
             If the file exists and ``overwrite`` is False.
+        InputError
+            If the suffix is another one, or parameters were changed after the fit.
         """
         from detectorcal._persistence import write_calibration
 
         check_is_fitted(self)
-        write_calibration(path, *self._to_file(), overwrite=overwrite)
+        self._check_sums_are_of_this_kind()
+        validation.check_path("path", path)
+        header, arrays = _record.pack(self)
+        write_calibration(path, header, arrays, overwrite=overwrite, descriptions=_record.DESCRIPTIONS)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -561,54 +589,22 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         """
         from detectorcal._persistence import read_calibration
 
-        return cls._from_file(*read_calibration(path))
-
-    def _to_file(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Give the header and the arrays of a calibration file."""
-        header = {
-            "estimator": "DetectorCalibrator",
-            "params": {name: _plain(value) for name, value in self.get_params().items()},
-            "state": {"n_frames_seen": self.n_frames_seen_, "system_gain": _plain(self.system_gain_)},
-            "provenance": self._provenance(),
-        }
-        arrays = {"coef": self.coef_, "coef_std": self.coef_std_, "defects": self.defects_}
-        if self.dark_ is not None:
-            arrays["dark"] = self.dark_
-        return header, arrays | {f"sums/{name}": values for name, values in self.sums_.items()}
-
-    def _provenance(self) -> dict[str, Any]:
-        from datetime import UTC, datetime
-
-        from detectorcal._version import __version__
-
-        return {
-            "detectorcal": __version__,
-            "numpy": np.__version__,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "method": self.method,
-            "n_frames": self.n_frames_seen_,
-        }
+        header, arrays = read_calibration(validation.check_path("path", path))
+        try:
+            return cls._from_record(header, arrays)
+        except InputError as error:
+            raise FileFormatError(
+                f"`{path}` is a calibration file that cannot be believed: {error}"
+            ) from error
 
     @classmethod
-    def _from_file(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        """Make a calibrator from what :meth:`_to_file` gave."""
-        params = dict(header["params"])
-        if params.get("detector_shape") is not None:
-            params["detector_shape"] = tuple(params["detector_shape"])
+    def _from_record(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        params, attributes = _record.unpack(header, arrays, parameters=cls._get_param_names(), models=METHODS)
         calibrator = cls(**params)
-        calibrator._checked_smoothing()
-        calibrator.coef_ = arrays["coef"]
-        calibrator.coef_std_ = arrays["coef_std"]
-        calibrator.defects_ = arrays["defects"]
-        calibrator.dark_ = arrays.get("dark")
-        calibrator.sums_ = {
-            name: arrays[f"sums/{name}"] for name in ("frames", *METHODS[calibrator.method].names)
-        }
-        gain = header["state"]["system_gain"]
-        calibrator.system_gain_ = float("nan") if gain is None else float(gain)
-        calibrator.n_frames_seen_ = int(header["state"]["n_frames_seen"])
-        calibrator.detector_shape_ = calibrator.coef_.shape
-        calibrator.n_features_in_ = calibrator.coef_.size
+        calibrator._checked_parameters()
+        for name, value in attributes.items():
+            setattr(calibrator, name, value)
+        calibrator._summed_with = {name: getattr(calibrator, name) for name in _WHAT_SUMS_DEPEND_ON}
         return calibrator
 
     def __sklearn_tags__(self) -> Any:
@@ -618,15 +614,6 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _plain(value: Any) -> Any:
-    """Turn a parameter into what JSON can hold; NaN into null."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and np.isnan(value):
-        return None
-    return list(value) if isinstance(value, (tuple, np.ndarray)) else value
 
 
 def _mean_dark(calibrators: Sequence[DetectorCalibrator]) -> Float64 | None:
@@ -653,9 +640,7 @@ def _pattern_variance(image: Float64, good: np.ndarray) -> float:
 def _warn_of_dark_flat(flat: Float64) -> None:
     count = int(np.count_nonzero(~(flat > 0)))
     if count:
-        warnings.warn(
+        warn(
             f"the flat is not above the dark at {count} of {flat.size} pixels: a transmission means nothing "
-            "there, and they become NaN.",
-            DetectorcalWarning,
-            stacklevel=4,
+            "there, and they become NaN."
         )

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from detectorcal._arrays import is_numpy
+from detectorcal import _validation as validation
+from detectorcal._arrays import is_dask, is_numpy
 from detectorcal._errors import InputError
-from detectorcal._execution import as_frames, correct_frames
+from detectorcal._execution import as_frames, copy_frames, correct_frames
 from detectorcal._typing import Array, Float64, Shape
-from detectorcal._validation import as_stack, check_images, check_out, float_dtype
 
 __all__ = ["Correction"]
 
@@ -94,8 +94,8 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         Parameters
         ----------
         X : array or stack of shape detector_shape or (..., *detector_shape)
-            Images, DN. A Dask array gives a lazy Dask array; a stack on disk (h5py, zarr, memory map,
-            :func:`detectorcal.io.open_frames`) is read a batch at a time.
+            Images, DN. A Dask array gives a lazy Dask array, which ``out`` makes it compute; a stack on disk
+            (h5py, zarr, memory map, :func:`detectorcal.io.open_frames`) is read a batch at a time.
         out : array or writer of the shape of ``X``, optional
             Where the result goes: anything that takes ``out[slice] = frames``.
 
@@ -109,7 +109,8 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         InputError
             If shapes or dtypes do not fit.
         """
-        return self._apply(X, np.asarray(self.dark), np.asarray(self.scale), self.reject, out)
+        dark, scale = self._maps()
+        return self._apply(X, dark, scale, self.reject, out)
 
     def inverse_transform(self, X: Array) -> Any:
         """Give what the detector would have recorded, ``X / scale + dark``.
@@ -124,24 +125,41 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         array of the shape of ``X``, floating
             Raw images, DN.
         """
-        dark, scale = np.asarray(self.dark), np.asarray(self.scale)
+        dark, scale = self._maps()
         # X / scale + dark, written as the same pass over the data: (X - offset) * factor
         return self._apply(X, -dark * scale, 1 / np.where(scale == 0, np.nan, scale), None, None)
 
+    def _maps(self) -> tuple[Float64, Float64]:
+        """Check the parameters and give the two maps."""
+        validation.check_number("reject", self.reject, above=0, optional=True)
+        validation.check_execution(self.n_jobs, self.batch_size)
+        dark, scale = (
+            np.asarray(validation.as_real(name, getattr(self, name))) for name in ("dark", "scale")
+        )
+        if scale.ndim not in (1, 2) or dark.shape != scale.shape:
+            raise InputError(
+                "`scale` and `dark` must be maps of one shape, (height, width) or (width,), but have shapes "
+                f"{scale.shape} and {dark.shape}."
+            )
+        return dark, scale
+
     def _apply(self, X: Any, dark: Float64, scale: Float64, reject: float | None, out: Any) -> Any:
-        X = as_stack(self, X, reset=False)
-        check_images(X, self.detector_shape_, flattened=self.flattened)
-        dtype = float_dtype(X.dtype)
+        X = validation.as_images(self, X, flattened=self.flattened)
+        dtype = validation.float_dtype(X.dtype)
         frames = as_frames(X, self.detector_shape_)
         target = None
         if out is not None:
-            check_out(out, tuple(X.shape), dtype)
+            validation.check_out(out, tuple(X.shape), dtype)
             target = _out_frames(out, frames.shape, self.detector_shape_)
         result = correct_frames(
             frames, dark, scale, dtype=dtype, reject=reject, out=target,
             n_jobs=self.n_jobs, batch_size=self.batch_size,
         )  # fmt: skip
-        return result.reshape(tuple(X.shape)) if out is None else out
+        if out is None:
+            return result.reshape(tuple(X.shape))
+        if is_dask(result):
+            copy_frames(result, target)
+        return out
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

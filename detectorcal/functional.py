@@ -5,22 +5,27 @@ Names, order and defaults of the arguments are those of 0.0.1; what comes new is
 
 from __future__ import annotations
 
-import warnings
-from pathlib import PurePath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
 
+from detectorcal import _validation as validation
 from detectorcal._arrays import as_dask, is_dask
-from detectorcal._errors import DetectorcalWarning, InputError
+from detectorcal._errors import FileFormatError, InputError, OutputExistsError, warn
 from detectorcal._execution import copy_frames
+from detectorcal._files import refuse_existing
+from detectorcal._persistence import read_calibration
 from detectorcal._typing import Array, Float64, Path
 from detectorcal.calibrator import DetectorCalibrator
-from detectorcal.io import create_frames
+from detectorcal.io import create_frames, open_frames
 
 __all__ = ["correct_image", "fit_response"]
 
-SUFFIXES = (".h5", ".hdf5", ".zarr", ".tif", ".tiff")
+HDF5_SUFFIXES = (".h5", ".hdf5")
+SUFFIXES = (*HDF5_SUFFIXES, ".zarr", ".tif", ".tiff")
 
 
 def fit_response(
@@ -47,7 +52,8 @@ def fit_response(
         Dark, DN; a stack is averaged.
     save_path, save : path, optional
         Where the coefficients are written too: ``/data`` of a ``.h5`` or ``.hdf5``, the root of a
-        ``.zarr``, the page of a ``.tif`` or ``.tiff``. An output of the same kind is replaced.
+        ``.zarr``, the page of a ``.tif`` or ``.tiff``. An earlier output of this kind is replaced; a file
+        that holds anything else is left alone, with an error before any work.
     sigma : float, default=50
         Standard deviation of the Gaussian, pixels.
     mode : str, default="nearest"
@@ -72,6 +78,8 @@ def fit_response(
     ------
     InputError
         If an argument is unfit.
+    OutputExistsError
+        If the output exists and holds something else.
 
     See Also
     --------
@@ -93,14 +101,14 @@ def fit_response(
     """
     if gpu:
         _warn_of_gpu()
-    save_path = _one_path(save_path, save)
-    calibrator = DetectorCalibrator(
-        sigma, mode=mode, cval=cval, truncate=truncate, cutoff=cutoff, n_jobs=-1
-    ).fit(volume, dark=dark)
+    save_path = _output(save_path, save)
+    with _calling_it("volume"):
+        calibrator = DetectorCalibrator(
+            sigma, mode=mode, cval=cval, truncate=truncate, cutoff=cutoff, n_jobs=-1
+        ).fit(volume, dark=dark)
     if verbose:
-        print(
-            f"detectorcal: {calibrator.n_frames_seen_} frames of {calibrator.detector_shape_} pixels fitted"
-        )
+        frames, shape = calibrator.n_frames_seen_, calibrator.detector_shape_
+        print(f"detectorcal: {frames} frames of {shape} pixels fitted")
     if save_path is not None:
         _write(save_path, calibrator.coef_)
     return calibrator.coef_
@@ -161,6 +169,8 @@ def correct_image(
     ------
     InputError
         If an argument is unfit.
+    OutputExistsError
+        If the output exists and holds something else.
 
     References
     ----------
@@ -176,14 +186,16 @@ def correct_image(
     """
     if gpu:
         _warn_of_gpu()
-    save_path = _one_path(save_path, save)
-    if flat_has_dark is None:
-        flat_has_dark = True
-        if flat is not None and dark is not None:
-            _warn_of_the_flats_dark()
+    save_path = _output(save_path, save)
+    if flat is None and sigma is not None:
+        warn("`sigma` is the threshold of the flat's residuals: without a `flat` it changes nothing.")
+        sigma = None
+    if flat_has_dark is None and flat is not None and dark is not None:
+        _warn_of_the_flats_dark()
     calibrator = _calibrator_of(coefficients, smooth_radius, mode, cval, truncate)
-    correction = calibrator.correction(flat, sigma, dark, flat_has_dark=flat_has_dark)
-    images = ct_volume if hasattr(ct_volume, "shape") else np.asarray(ct_volume)
+    correction = calibrator.correction(flat, sigma, dark, flat_has_dark=flat_has_dark is not False)
+    with _calling_it("ct_volume"):
+        images = validation.as_images(calibrator, ct_volume, flattened=False)
     if use_dask and not is_dask(images):
         images = as_dask(images)
     if is_dask(images):
@@ -192,18 +204,19 @@ def correct_image(
         corrected = np.array(images, dtype=np.float64)
         correction.transform(corrected, out=corrected)
     if verbose:
-        print(f"detectorcal: {images.shape} corrected")
+        print(f"detectorcal: images of shape {tuple(images.shape)} corrected")
     if save_path is not None:
         _write(save_path, corrected)
     return corrected
 
 
 def _calibrator_of(
-    coefficients: Array, sigma: float, mode: str, cval: float, truncate: float
+    coefficients: Array, smooth_radius: float, mode: str, cval: float, truncate: float
 ) -> DetectorCalibrator:
     """Make a calibrator that knows nothing but its coefficients."""
+    sigma = validation.check_number("smooth_radius", smooth_radius, above=0) or 0.0
     calibrator = DetectorCalibrator(sigma, mode=mode, cval=cval, truncate=truncate, n_jobs=-1)
-    coef = np.array(coefficients, dtype=np.float64)
+    coef = np.array(validation.as_real("coefficients", coefficients), dtype=np.float64)
     if coef.ndim not in (1, 2):
         raise InputError(
             f"`coefficients` must be a map of shape (height, width), but has shape {coef.shape}."
@@ -215,14 +228,69 @@ def _calibrator_of(
     return calibrator
 
 
-def _one_path(save_path: Path | None, save: Path | None) -> Path | None:
+@contextmanager
+def _calling_it(name: str) -> Iterator[None]:
+    """Call by its name here what the estimator calls `X`, in errors about it."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(str(error).replace("`X`", f"`{name}`")) from error
+
+
+def _output(save_path: Path | None, save: Path | None) -> FilePath | None:
     """Take either name of the output, and refuse an unusable one before any work."""
     if save_path is not None and save is not None:
         raise InputError("`save_path` and `save` name the same output; give one.")
-    path = save if save_path is None else save_path
-    if path is not None and PurePath(path).suffix.lower() not in SUFFIXES:
-        raise InputError(f"`save_path` must end in {', '.join(SUFFIXES)}, got {str(path)!r}.")
+    name = "save_path" if save is None else "save"
+    given = save_path if save is None else save
+    if given is None:
+        return None
+    path = FilePath(validation.check_path(name, given))
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"`{name}` must end in {', '.join(SUFFIXES)}, got {str(given)!r}.")
+    refuse_existing(path, overwrite=True)
+    if path.exists() and not _is_ours(path):
+        raise OutputExistsError(
+            f"`{path}` exists and holds something else than an array that these functions wrote, which "
+            "writing would destroy. Choose another name, or remove it first."
+        )
     return path
+
+
+def _is_ours(path: FilePath) -> bool:
+    """Whether an existing file holds one array where these functions put it, and nothing else."""
+    suffix = path.suffix.lower()
+    looks = (
+        _is_lone_dataset if suffix in HDF5_SUFFIXES else _is_root_array if suffix == ".zarr" else _is_image
+    )
+    try:
+        return looks(path)
+    except Exception:  # a file that cannot be read is not known to be ours
+        return False
+
+
+def _is_lone_dataset(path: FilePath) -> bool:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return list(file) == ["data"] and isinstance(file["data"], h5py.Dataset)
+
+
+def _is_root_array(path: FilePath) -> bool:
+    import zarr
+
+    return isinstance(zarr.open(str(path), mode="r"), zarr.Array)
+
+
+def _is_image(path: FilePath) -> bool:
+    """Whether a TIFF holds images and is no calibration, whose pages are images too."""
+    with open_frames(path):
+        pass
+    try:
+        read_calibration(path)
+    except FileFormatError:
+        return True
+    return False
 
 
 def _write(path: Path, array: Any) -> None:
@@ -235,18 +303,12 @@ def _write(path: Path, array: Any) -> None:
 
 
 def _warn_of_gpu() -> None:
-    warnings.warn(
-        "`gpu=True` is ignored: this version computes on the processor, with the same numbers.",
-        DetectorcalWarning,
-        stacklevel=3,
-    )
+    warn("`gpu=True` is ignored: this version computes on the processor, with the same numbers.")
 
 
 def _warn_of_the_flats_dark() -> None:
-    warnings.warn(
+    warn(
         "the dark is subtracted from the flat too, so the numbers differ from those of detectorcal 0.0.1. If "
         "your flat has no dark in it, or you want the old numbers, pass `flat_has_dark=False`; pass "
-        "`flat_has_dark=True` to silence this.",
-        DetectorcalWarning,
-        stacklevel=3,
+        "`flat_has_dark=True` to silence this."
     )

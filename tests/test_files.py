@@ -12,8 +12,15 @@ from pathlib import Path
 import pytest
 
 from detectorcal import _files
-from detectorcal._errors import DetectorcalError, InputError, MissingFileError, OutputExistsError
-from detectorcal._files import AccessError, WriteError, atomic_file, atomic_folder, recover_folder
+from detectorcal._errors import (
+    AccessError,
+    DetectorcalError,
+    InputError,
+    MissingFileError,
+    OutputExistsError,
+    WriteError,
+)
+from detectorcal._files import atomic_file, atomic_folder, recover_folder
 
 NOBODY = 65534
 

@@ -26,8 +26,8 @@ from detectorcal._errors import (
     MissingDependencyError,
     MissingFileError,
     OutputExistsError,
+    WriteError,
 )
-from detectorcal._files import WriteError
 from detectorcal.io import create_frames, open_frames
 from detectorcal.io._names import locate
 from detectorcal.io._writer import Plan, RawSink

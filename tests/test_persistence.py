@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from detectorcal._errors import (
+    AccessError,
     DamagedFileError,
     DetectorcalError,
     FileFormatError,
@@ -25,7 +26,6 @@ from detectorcal._errors import (
     NewerProtocolError,
     OutputExistsError,
 )
-from detectorcal._files import AccessError
 from detectorcal._persistence import PROTOCOL, read_calibration, write_calibration
 from detectorcal._persistence.header import TYPES, _header_sha256
 

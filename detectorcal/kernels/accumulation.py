@@ -63,7 +63,14 @@ def subtract_dark(frames: Array, dark: Array) -> Array:
         The frames become floating *before* the subtraction: unsigned integers would wrap round.
     """
     xp = namespace(frames, dark)
-    return xp.astype(frames, dark.dtype) - dark
+    measured = xp.astype(frames, dark.dtype)
+    measured -= dark
+    return measured
+
+
+def _measured_rows(frames: Array, dark: Array, rows: slice) -> Array:
+    dark_rows = dark[:, rows, ...] if dark.ndim == frames.ndim else dark[rows, ...]
+    return subtract_dark(frames[:, rows, ...], dark_rows)
 
 
 @dataclass(frozen=True)
@@ -90,27 +97,27 @@ class Accumulation:
         -------
         Condensed
         """
-        measured = subtract_dark(frames, dark)
-        masked = self._disbelieved(frames, measured)
-        if masked is not None:
+        xp = namespace(frames)
+        masked = None if self.saturation is None else frames >= self.saturation
+        if self.reject is None and (masked is None or not bool(xp.any(masked))):
+            smoothed = self.smoother.project(lambda rows: _measured_rows(frames, dark, rows))
+            if bool(xp.all(xp.isfinite(smoothed))):
+                return Condensed(smoothed, None)
+        return self._condense_masked(subtract_dark(frames, dark), masked)
+
+    def _condense_masked(self, measured: Array, masked: Array | None) -> Condensed:
+        """Fill what is not to be believed, then condense."""
+        xp = namespace(measured)
+        not_finite = ~xp.isfinite(measured)
+        masked = not_finite if masked is None else masked | not_finite
+        if bool(xp.any(masked)):
             measured = fill_masked(measured, masked)
         if self.reject is not None:
             medians = median_of_neighbours(measured)
             spots = find_spots(measured, medians, self.reject)
-            measured = namespace(frames).where(spots, medians, measured)
-            masked = spots if masked is None else masked | spots
-        return Condensed(self.smoother.project(measured), masked)
-
-    def _disbelieved(self, frames: Array, measured: Array) -> Array | None:
-        """Find what is saturated or not finite; None if nothing is."""
-        xp = namespace(frames)
-        masked = None
-        if not xp.isdtype(frames.dtype, "integral") or not xp.all(xp.isfinite(measured)):
-            masked = ~xp.isfinite(measured)
-        if self.saturation is not None:
-            saturated = frames >= self.saturation
-            masked = saturated if masked is None else masked | saturated
-        return masked if masked is not None and bool(xp.any(masked)) else None
+            measured = xp.where(spots, medians, measured)
+            masked = masked | spots
+        return Condensed(self.smoother.project(lambda rows: measured[:, rows, ...]), masked)
 
     def sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
         """Sum some rows of the same frames.
@@ -130,15 +137,14 @@ class Accumulation:
             The model's sums over these frames, and "frames", a number where all pixels took part.
         """
         xp = namespace(frames)
-        dark_rows = dark[:, rows] if dark.ndim == frames.ndim else dark[rows]
-        measured = subtract_dark(frames[:, rows], dark_rows)
+        measured = _measured_rows(frames, dark, rows)
         expected = self.smoother.expand(condensed.smoothed, rows)
         if condensed.masked is None and bool(xp.min(expected) > self.cutoff):
             count: Any = frames.shape[0]
         else:
             takes_part = expected > self.cutoff
             if condensed.masked is not None:
-                takes_part = takes_part & ~condensed.masked[:, rows]
+                takes_part = takes_part & ~condensed.masked[:, rows, ...]
             nothing = xp.zeros_like(measured)
             measured = xp.where(takes_part, measured, nothing)
             expected = xp.where(takes_part, expected, nothing)

@@ -34,7 +34,7 @@ NEIGHBOUR_DISTANCE = 4
 """Pixels between the two whose difference tells the noise: near enough to share the error that smoothing
 makes on a curved beam, further than light usually spreads."""
 
-PAIR_SPACING = 8
+PAIR_SPACING = 32
 """One pair in so many pixels: K is one number, and this many pairs tell it."""
 
 SMALLEST_SHARE_OF_PAIRS = 0.01

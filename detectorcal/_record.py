@@ -1,0 +1,172 @@
+"""A fitted calibrator as the header and the arrays of a calibration file, and back.
+
+The checksums of a file tell that it is whole, not that what it says is true: here every claim is
+checked, so that a header that lies gives one error that says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from detectorcal._errors import InputError
+from detectorcal._validation import check_number
+from detectorcal._version import __version__
+from detectorcal.kernels.model import ResponseModel
+
+__all__ = ["DESCRIPTIONS", "pack", "provenance", "unpack"]
+
+ESTIMATOR = "DetectorCalibrator"
+
+DESCRIPTIONS = {
+    "coef": "Coefficient, dimensionless: multiplies what the pixel reads above its dark; 1 if not solved",
+    "coef_std": "Standard error of the coefficient; NaN if not known",
+    "dark": "Dark that was subtracted, DN",
+    "defects": "Sum of bits: 1 dead, 2 hot, 32 unsolved",
+    "sums/frames": "Number of frames in which the pixel took part",
+}
+"""A line about each array, for those who open the file with other software."""
+
+
+def provenance(method: str, n_frames: int) -> dict[str, Any]:
+    """Tell when and with what a fit is made."""
+    return {
+        "detectorcal": __version__,
+        "numpy": np.__version__,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "method": method,
+        "n_frames": n_frames,
+    }
+
+
+def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Give the header and the arrays of a calibration file.
+
+    Parameters
+    ----------
+    calibrator : DetectorCalibrator
+        Fitted.
+
+    Returns
+    -------
+    header : dict
+        What JSON can hold.
+    arrays : dict of str to array of shape detector_shape
+        The coefficients first: an image viewer shows them.
+    """
+    names = getattr(calibrator, "feature_names_in_", None)
+    header = {
+        "estimator": ESTIMATOR,
+        "params": {name: _plain(value) for name, value in calibrator.get_params().items()},
+        "state": {
+            "n_frames_seen": calibrator.n_frames_seen_,
+            "system_gain": None if np.isnan(calibrator.system_gain_) else calibrator.system_gain_,
+            "feature_names": None if names is None else names.tolist(),
+        },
+        "provenance": calibrator.provenance_,
+    }
+    arrays = {"coef": calibrator.coef_, "coef_std": calibrator.coef_std_, "defects": calibrator.defects_}
+    if calibrator.dark_ is not None:
+        arrays["dark"] = calibrator.dark_
+    return header, arrays | {f"sums/{name}": values for name, values in calibrator.sums_.items()}
+
+
+def unpack(
+    header: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    parameters: Collection[str],
+    models: Mapping[str, ResponseModel],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give what makes a calibrator equal to the one that was packed.
+
+    Parameters
+    ----------
+    header, arrays
+        What :func:`pack` gave. An older file may lack parameters, which then have their defaults.
+    parameters : collection of str
+        Names the estimator knows; their values are left for it to check.
+    models : mapping of str to ResponseModel
+        The methods.
+
+    Returns
+    -------
+    params, attributes : dict
+        Arguments of the estimator, and its fitted attributes.
+
+    Raises
+    ------
+    InputError
+        If something is missing, unknown or impossible.
+    """
+    _expect(header.get("estimator") == ESTIMATOR, f"it holds a {header.get('estimator')!r}")
+    params, state, origin = (_entry(header, name, dict) for name in ("params", "state", "provenance"))
+    unknown = sorted(params.keys() - set(parameters))
+    _expect(not unknown, f"its parameters {unknown} are not known; if a later version wrote it, upgrade")
+    method = _entry(params, "method", str)
+    _expect(method in models, f"its `method` {method!r} is not one of {', '.join(models)}")
+    sums = [f"sums/{name}" for name in ("frames", *models[method].names)]
+    for name in ("coef", "coef_std", *sums):
+        _expect_array(arrays, name, np.float64)
+    _expect_array(arrays, "defects", np.uint8)
+    if "dark" in arrays:
+        _expect_array(arrays, "dark", np.float64)
+    gain = check_number("system_gain", state.get("system_gain"), optional=True)
+    coef = arrays["coef"]
+    _expect(bool(np.isfinite(coef).all()), "some of its coefficients are not finite")
+    attributes = {
+        "coef_": coef,
+        "coef_std_": arrays["coef_std"],
+        "dark_": arrays.get("dark"),
+        "defects_": arrays["defects"],
+        "system_gain_": float("nan") if gain is None else gain,
+        "n_frames_seen_": _entry(state, "n_frames_seen", int),
+        "sums_": {name.removeprefix("sums/"): arrays[name] for name in sums},
+        "provenance_": origin,
+        "detector_shape_": coef.shape,
+        "n_features_in_": coef.size,
+    }
+    _expect(attributes["n_frames_seen_"] > 0, f"its `n_frames_seen` is {attributes['n_frames_seen_']}")
+    return _with_tuple(params, coef.shape), attributes | _feature_names(state.get("feature_names"), coef.size)
+
+
+def _plain(value: Any) -> Any:
+    """Turn a parameter into what JSON can hold."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+
+
+def _expect(met: bool, otherwise: str) -> None:
+    if not met:
+        raise InputError(f"{otherwise}.")
+
+
+def _entry(mapping: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = mapping.get(name)
+    _expect(type(value) is kind, f"its `{name}` is not a {kind.__name__}, but {value!r}")
+    return value
+
+
+def _expect_array(arrays: Mapping[str, np.ndarray], name: str, dtype: type) -> None:
+    _expect(name in arrays, f"its array {name!r} is missing")
+    found = arrays[name].dtype
+    _expect(found == dtype, f"its array {name!r} is {found} and not {np.dtype(dtype)}")
+
+
+def _with_tuple(params: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Give the parameters with ``detector_shape`` as it was before JSON made a list of it."""
+    told = params.get("detector_shape")
+    if told is None:
+        return params
+    _expect(list(shape) == told, f"its `detector_shape` is {told!r}, but its arrays have shape {shape}")
+    return params | {"detector_shape": shape}
+
+
+def _feature_names(names: Any, n_features: int) -> dict[str, Any]:
+    if names is None:
+        return {}
+    sound = type(names) is list and len(names) == n_features and all(type(name) is str for name in names)
+    _expect(sound, f"its `feature_names` are not those of {n_features} pixels")
+    return {"feature_names_in_": np.array(names, dtype=object)}
