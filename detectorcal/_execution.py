@@ -11,18 +11,20 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import joblib
 import numpy as np
 import threadpoolctl
 
-from detectorcal._arrays import is_dask, put_like
+from detectorcal._arrays import as_dask, is_dask, put_like
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.kernels.accumulation import Accumulation, Condensed, join
 from detectorcal.kernels.correction import correct
-from detectorcal.kernels.model import Sums, empty_sums
+from detectorcal.kernels.model import Sums, add_sums, empty_sums
 
 __all__ = [
     "as_frames",
@@ -43,6 +45,9 @@ BATCH_BYTES = 64 * 2**20
 
 BLOCK_PIXELS = 2**14
 """Pixels of a row block: its handful of float32 temporaries stay in a core's second-level cache."""
+
+MERGED_AT_ONCE = 8
+"""Sums merged by one task of a Dask graph."""
 
 
 def sum_frames(
@@ -75,16 +80,41 @@ def sum_frames(
     -------
     dict of str to float64 array of shape detector_shape
     """
-    shape = tuple(stack.shape[1:])
-    totals = empty_sums(accumulation.model, shape)
+    if is_dask(stack):
+        return _sum_lazily(stack, dark, accumulation, dtype)
+    totals = empty_sums(accumulation.model, tuple(stack.shape[1:]))
     dark_per_frame = len(dark.shape) == len(stack.shape)
     shared = None if dark_per_frame else np.asarray(dark).astype(dtype)
     with single_threaded_blas(), joblib.Parallel(n_jobs, require="sharedmem") as parallel:
-        for batch in batches(stack, batch_size):
-            frames = read(stack, batch)
+        for batch, frames in _read_ahead(stack, batch_size):
             darks = read(dark, batch).astype(dtype) if dark_per_frame else shared
             _add_batch(frames, darks, accumulation, totals, parallel)
     return totals
+
+
+def _sum_lazily(stack: Any, dark: Any, accumulation: Accumulation, dtype: np.dtype) -> Sums:
+    """Sum each chunk of a Dask array where it is, and merge the sums as a tree, in one graph."""
+    import dask
+
+    sum_chunk = dask.delayed(partial(sum_frames, n_jobs=1, batch_size=None), pure=True)
+    stack = _whole_frames(stack)
+    chunks = list(stack.to_delayed().ravel())
+    if len(dark.shape) == stack.ndim:
+        darks = dark if is_dask(dark) else as_dask(dark)
+        darks = list(darks.rechunk(stack.chunks).to_delayed().ravel())
+    else:
+        darks = [dask.delayed(np.asarray(dark))] * len(chunks)
+    sums = [sum_chunk(frames, d, accumulation, dtype) for frames, d in zip(chunks, darks, strict=True)]
+    merge = dask.delayed(add_sums, pure=True)
+    while len(sums) > 1:
+        sums = [merge(sums[i : i + MERGED_AT_ONCE]) for i in range(0, len(sums), MERGED_AT_ONCE)]
+    total: Sums = sums[0].compute()
+    return total
+
+
+def _whole_frames(stack: Any) -> Any:
+    """Merge the chunks of a Dask array that split a frame."""
+    return stack.rechunk(dict.fromkeys(range(1, stack.ndim), -1))
 
 
 def _add_batch(
@@ -157,13 +187,12 @@ def correct_frames(
     dark, scale = dark.astype(dtype), scale.astype(dtype)
     out = np.empty(frames.shape, dtype) if out is None else out
     in_place = isinstance(out, np.ndarray) and out.dtype == dtype
-    with joblib.Parallel(n_jobs, require="sharedmem") as parallel:
-        for batch in batches(frames, batch_size):
-            raw = read(frames, batch)
+    with joblib.Parallel(n_jobs, require="sharedmem") as parallel, _WriteBehind(out) as writer:
+        for batch, raw in _read_ahead(frames, batch_size):
             target = out[batch] if in_place else np.empty(raw.shape, dtype)
             _correct_batch(raw, dark, scale, reject, target, parallel)
             if not in_place:
-                out[batch] = target
+                writer.write(batch, target)
     return out
 
 
@@ -242,11 +271,12 @@ def mean_frame(stack: Stack, *, batch_size: int | None) -> Float64:
     return total / stack.shape[0]
 
 
-def batches(stack: Stack, batch_size: int | None) -> Iterator[slice]:
-    frame_bytes = max(1, int(np.prod(stack.shape[1:])) * np.dtype(stack.dtype).itemsize)
+def batches(stack: Stack, batch_size: int | None) -> list[slice]:
+    """Cut a stack into batches of whole runs."""
+    frame_bytes = max(1, math.prod(stack.shape[1:]) * np.dtype(stack.dtype).itemsize)
     size = BATCH_BYTES // frame_bytes if batch_size is None else batch_size
     size = -(-max(size, 1) // RUN_LENGTH) * RUN_LENGTH
-    yield from _cut(stack.shape[0], size)
+    return _cut(stack.shape[0], size)
 
 
 def _cut(length: int, size: int) -> list[slice]:
@@ -257,6 +287,43 @@ def read(stack: Stack, batch: slice) -> np.ndarray:
     """Read a batch as a NumPy array in native byte order."""
     frames = np.asarray(stack[batch])
     return frames.astype(frames.dtype.newbyteorder("="), copy=False)
+
+
+def _read_ahead(stack: Stack, batch_size: int | None) -> Iterator[tuple[slice, np.ndarray]]:
+    """Give the batches one by one while the next is being read."""
+    todo = batches(stack, batch_size)
+    with ThreadPoolExecutor(1, "detectorcal-reader") as reader:
+        coming = reader.submit(read, stack, todo[0])
+        for batch, after in zip(todo, [*todo[1:], None], strict=True):
+            frames = coming.result()
+            if after is not None:
+                coming = reader.submit(read, stack, after)
+            yield batch, frames
+
+
+class _WriteBehind:
+    """Write each batch while the next is being worked on; errors come out with the one after."""
+
+    def __init__(self, out: Any) -> None:
+        self._out = out
+        self._thread = ThreadPoolExecutor(1, "detectorcal-writer")
+        self._going: Future[None] | None = None
+
+    def write(self, batch: slice, frames: np.ndarray) -> None:
+        self._wait()
+        self._going = self._thread.submit(self._out.__setitem__, batch, frames)
+
+    def _wait(self) -> None:
+        if self._going is not None:
+            self._going.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            self._wait()
 
 
 def _is_read_by_slicing_to_numpy(stack: Any) -> bool:

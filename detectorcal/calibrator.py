@@ -18,6 +18,7 @@ from detectorcal.correction import Correction
 from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.correction import expected_flat, scale_map
 from detectorcal.kernels.line import Croton, Photon
+from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import ResponseModel, Sums, add_sums
 from detectorcal.kernels.smoothing import Smoothing, gaussian, smoother_for
 
@@ -399,6 +400,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         if flat is not None:
             flat_map = self._mean_map("flat", flat, self.detector_shape_, THIS)
             flat_map = flat_map - dark_map if flat_has_dark else flat_map
+            # NaN is filled from its neighbours before smoothing
+            flat_map = np.where(self.defects_ == 0, flat_map, np.nan)
             with single_threaded_blas():
                 beam = expected_flat(flat_map, self.coef_, smoothing, sigma, self.reject)
             _warn_of_dark_flat(beam)
@@ -529,14 +532,14 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         -------
         float
             One minus the variance of the pattern after correction over that before; 1 is perfect, 0
-            nothing gained. The pattern is the mean frame over its own Gaussian of 20 pixels.
+            nothing gained. The pattern is the mean frame over its Gaussian of 20 pixels: what is smoother
+            than that is taken for the beam, and a correction that bends it scores lower.
         """
         check_is_fitted(self)
         X = self._checked_images(X)
         frames = as_frames(X, self.detector_shape_)
         measured = mean_frame(frames, batch_size=self.batch_size) - self._dark_for_images(dark)
-        before = _pattern_variance(measured, self.defects_ == 0)
-        after = _pattern_variance(measured * self.coef_, self.defects_ == 0)
+        before, after = _pattern_variances(measured, self.coef_, self.defects_ == 0)
         if before == 0:
             return 1.0 if after == 0 else 0.0
         return 1 - after / before
@@ -627,14 +630,17 @@ def _mean_dark(calibrators: Sequence[DetectorCalibrator]) -> Float64 | None:
     return mean
 
 
-def _pattern_variance(image: Float64, good: np.ndarray) -> float:
-    """Variance over the good pixels of an image over its own Gaussian of :data:`SCORE_SIGMA`."""
+def _pattern_variances(measured: Float64, coef: Float64, good: np.ndarray) -> tuple[float, float]:
+    """Variance over the good pixels of a frame over its Gaussian, before and after correction."""
+    believed = good & np.isfinite(measured)
+    whole = fill_masked(measured[None], ~believed[None])
     with single_threaded_blas():
-        smooth = gaussian(
-            np.where(np.isfinite(image), image, 0.0)[None], Smoothing(SCORE_SIGMA, "nearest", 0.0, 4.0)
-        )[0]
-    lit = good & np.isfinite(image) & (smooth > 0)
-    return float(np.var(image[lit] / smooth[lit])) if lit.any() else 0.0
+        smooth = gaussian(whole, Smoothing(SCORE_SIGMA, "nearest", 0.0, 4.0))[0]
+    lit = believed & (smooth > 0)
+    if not lit.any():
+        return 0.0, 0.0
+    ratio = measured[lit] / smooth[lit]
+    return float(np.var(ratio)), float(np.var(ratio * coef[lit]))
 
 
 def _warn_of_dark_flat(flat: Float64) -> None:

@@ -223,6 +223,7 @@ def _calibrator_of(
         )
     calibrator.coef_ = coef
     calibrator.dark_ = np.zeros(coef.shape)
+    calibrator.defects_ = np.zeros(coef.shape, np.uint8)
     calibrator.detector_shape_ = coef.shape
     calibrator.n_features_in_ = coef.size
     return calibrator
