@@ -32,6 +32,8 @@ DEFECTS = {"dead": 1, "hot": 2, "unsolved": 32}
 LARGEST_COEF = 10.0
 """A pixel this many times less (dead) or more (hot) sensitive than its neighbours is not corrected."""
 
+LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
+
 SCORE_SIGMA = 20.0
 """Pixels over which :meth:`DetectorCalibrator.score` smooths, whatever the estimator's own sigma: held
 against itself, R^2 is the same for every sigma and chooses nothing."""
@@ -237,7 +239,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         sums = sum_frames(
             as_frames(X, shape),
             darks,
-            self._accumulation(shape, smoothing, dtype),
+            self._accumulation(shape, smoothing, X.dtype),
             dtype,
             n_jobs=self.n_jobs,
             batch_size=self.batch_size,
@@ -291,15 +293,19 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         stack = validation.as_map_stack(name, value, shape, flattened=flattened, whose=whose)
         return mean_frame(stack, batch_size=self.batch_size).reshape(shape)
 
-    def _accumulation(self, shape: Shape, smoothing: Smoothing, dtype: np.dtype) -> Accumulation:
-        smoother = smoother_for(shape, smoothing, np.empty(0, dtype))
-        return Accumulation(METHODS[self.method], smoother, self.cutoff, self.saturation, self.reject)
+    def _accumulation(self, shape: Shape, smoothing: Smoothing, raw: Any) -> Accumulation:
+        smoother = smoother_for(shape, smoothing, np.empty(0, validation.float_dtype(raw)))
+        saturation = self.saturation
+        if saturation is not None and raw == np.float16 and saturation > LARGEST_FLOAT16:
+            saturation = None  # out of reach, and an overflow to compare with
+        return Accumulation(METHODS[self.method], smoother, self.cutoff, saturation, self.reject)
 
     def _solve(self) -> Self:
         """Turn the sums into coefficients; what cannot be solved becomes 1 and a flag."""
         with np.errstate(all="ignore"):
             response = METHODS[self.method].solve(self.sums_)
-            coef, relative_std = response.coef, np.sqrt(response.relative_variance)
+            # without noise the estimate of it may fall below zero
+            coef, relative_std = response.coef, np.sqrt(np.maximum(response.relative_variance, 0))
         unsolved = self.sums_["frames"] == 0
         hot = ~unsolved & (coef > 0) & (coef < 1 / LARGEST_COEF)
         alive = (coef > 0) & (coef <= LARGEST_COEF)

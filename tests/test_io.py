@@ -480,7 +480,7 @@ def test_dataset_is_split_behind_the_suffix(tmp_path, monkeypatch, text, file, i
 def test_values_that_are_no_numbers_are_refused(tmp_path, dtype):
     array = np.zeros((3, 4, 5), dtype)
     np.save(tmp_path / "a.npy", array, allow_pickle=True)
-    np.savez(tmp_path / "a.npz", array, allow_pickle=True)
+    np.savez(tmp_path / "a.npz", array)
     with pytest.raises(FileFormatError, match=r"must hold real numbers"):
         open_frames(tmp_path / "a.npy")
     with pytest.raises(FileFormatError, match=r"must hold real numbers"):

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from detectorcal._arrays import namespace
 from detectorcal._typing import Array
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
@@ -100,7 +102,8 @@ class Accumulation:
         xp = namespace(frames)
         masked = None if self.saturation is None else frames >= self.saturation
         if self.reject is None and (masked is None or not bool(xp.any(masked))):
-            smoothed = self.smoother.project(lambda rows: _measured_rows(frames, dark, rows))
+            with np.errstate(invalid="ignore", over="ignore"):  # where inf is in the frames
+                smoothed = self.smoother.project(lambda rows: _measured_rows(frames, dark, rows))
             if bool(xp.all(xp.isfinite(smoothed))):
                 return Condensed(smoothed, None)
         return self._condense_masked(subtract_dark(frames, dark), masked)
