@@ -24,7 +24,7 @@ from detectorcal._arrays import as_dask, is_dask, put_like
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.kernels.accumulation import Accumulation, Condensed, join
 from detectorcal.kernels.correction import correct
-from detectorcal.kernels.model import Sums, add_sums, empty_sums
+from detectorcal.kernels.model import ROW_STEP, Sums, add_sums, empty_sums
 
 __all__ = [
     "as_frames",
@@ -43,7 +43,7 @@ RUN_LENGTH = 8
 BATCH_BYTES = 64 * 2**20
 """Size of a batch of raw frames where ``batch_size`` is None."""
 
-BLOCK_PIXELS = 2**14
+BLOCK_PIXELS = 2**15
 """Pixels of a row block: its handful of float32 temporaries stay in a core's second-level cache."""
 
 MERGED_AT_ONCE = 8
@@ -340,7 +340,7 @@ def _row_blocks(shape: Shape) -> list[slice]:
     """Cut a detector into blocks of whole rows; a line detector is not cut."""
     if len(shape) == 1:
         return [slice(0, shape[0])]
-    return _cut(shape[0], max(1, BLOCK_PIXELS // shape[1]))
+    return _cut(shape[0], max(1, BLOCK_PIXELS // shape[1] // ROW_STEP) * ROW_STEP)
 
 
 _blas_lock = threading.Lock()

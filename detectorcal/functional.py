@@ -41,6 +41,7 @@ def fit_response(
     verbose: bool = False,
     *,
     save: Path | None = None,
+    reject: float | None = None,
 ) -> Float64:
     """Learn each pixel's coefficient from a sweep.
 
@@ -68,6 +69,9 @@ def fit_response(
         Accepted for the sake of 0.0.1, and ignored with a warning.
     verbose : bool, default=False
         Whether a line about the fit is printed.
+    reject : float, optional
+        Pixels further than so many robust standard deviations from the median of the 5x5 pixels around
+        them (cosmic rays, hot pixels) take no part in that frame's fit; about 6 is usual.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def fit_response(
     save_path = _output(save_path, save)
     with _calling_it("volume"):
         calibrator = DetectorCalibrator(
-            sigma, mode=mode, cval=cval, truncate=truncate, cutoff=cutoff, n_jobs=-1
+            sigma, mode=mode, cval=cval, truncate=truncate, cutoff=cutoff, reject=reject, n_jobs=-1
         ).fit(volume, dark=dark)
     if verbose:
         frames, shape = calibrator.n_frames_seen_, calibrator.detector_shape_
@@ -131,6 +135,7 @@ def correct_image(
     *,
     save: Path | None = None,
     flat_has_dark: bool | None = None,
+    reject: float | None = None,
 ) -> Any:
     """Correct images with coefficients from :func:`fit_response`.
 
@@ -159,6 +164,9 @@ def correct_image(
     flat_has_dark : bool, optional
         Whether the dark is still in ``flat``. Default True: it is subtracted from both image and flat,
         with a warning, since 0.0.1 subtracted it from the image alone. False gives the numbers of 0.0.1.
+    reject : float, optional
+        Pixels further than so many robust standard deviations from the median of the 5x5 pixels around
+        them, in images and flat, are replaced by that median; about 6 is usual.
 
     Returns
     -------
@@ -192,7 +200,7 @@ def correct_image(
         sigma = None
     if flat_has_dark is None and flat is not None and dark is not None:
         _warn_of_the_flats_dark()
-    calibrator = _calibrator_of(coefficients, smooth_radius, mode, cval, truncate)
+    calibrator = _calibrator_of(coefficients, smooth_radius, mode, cval, truncate).set_params(reject=reject)
     correction = calibrator.correction(flat, sigma, dark, flat_has_dark=flat_has_dark is not False)
     with _calling_it("ct_volume"):
         images = validation.as_images(calibrator, ct_volume, flattened=False)

@@ -1,7 +1,6 @@
 """Outputs are whole or not there, whatever interrupts them."""
 
 # An interrupted block is what is tested:
-# ruff: noqa: PT012
 
 import errno
 import os

@@ -1,7 +1,6 @@
 """Every reader against the library that owns the format, every writer against every reader."""
 
 # An interrupted block is what is tested:
-# ruff: noqa: PT012
 
 import errno
 import json

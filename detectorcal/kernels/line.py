@@ -21,21 +21,19 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from detectorcal._arrays import namespace, sum_of_products
-from detectorcal._typing import Array, Float64
-from detectorcal.kernels.model import Response
+from detectorcal._typing import Array, Float64, Shape
+from detectorcal.kernels.model import ROW_STEP, Response
 
 __all__ = ["Croton", "Photon", "linearise"]
 
 NEIGHBOUR_DISTANCE = 4
 """Pixels between the two whose difference tells the noise: near enough to share the error that smoothing
 makes on a curved beam, further than light usually spreads."""
-
-PAIR_SPACING = 32
-"""One pair in so many pixels: K is one number, and this many pairs tell it."""
 
 SMALLEST_SHARE_OF_PAIRS = 0.01
 """Below this share of pairs seen in equally many frames the noise is taken as not known."""
@@ -102,12 +100,20 @@ def _noise_sums(difference: Array, expected: Array) -> dict[str, Array]:
     }
 
 
-def _pairs(width: int) -> tuple[slice, slice] | None:
-    """Columns of the left and right pixels of the pairs; None where the detector is one pixel wide."""
+def _pairs(shape: Shape) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
+    """Index the left and the right pixels of the pairs; None where the detector is one pixel wide.
+
+    On an area detector the pairs lie in every :data:`~detectorcal.kernels.model.ROW_STEP`-th row.
+    """
+    width = shape[-1]
     distance = min(NEIGHBOUR_DISTANCE, width - 1)
     if distance == 0:
         return None
-    return slice(0, width - distance, PAIR_SPACING), slice(distance, width, PAIR_SPACING)
+    left, right = slice(None, width - distance), slice(distance, None)
+    if len(shape) == 1:
+        return (left,), (right,)
+    rows = slice(None, None, ROW_STEP)
+    return (rows, left), (rows, right)
 
 
 def _pair_scatter(difference: Array, expected: Array) -> Array:
@@ -117,13 +123,13 @@ def _pair_scatter(difference: Array, expected: Array) -> Array:
     """
     xp = namespace(difference)
     scatter = xp.zeros_like(difference[0, ...])
-    pairs = _pairs(difference.shape[-1])
+    pairs = _pairs(scatter.shape)
     if pairs is not None:
         left, right = pairs
-        between = difference[..., right] - difference[..., left]
-        total = expected[..., right] + expected[..., left]
+        between = difference[:, *right] - difference[:, *left]
+        total = expected[:, *right] + expected[:, *left]
         total = xp.where(total > 0, total, xp.ones_like(total))
-        scatter[..., left] = xp.sum(between * between / total, axis=0, dtype=difference.dtype)
+        scatter[left] = xp.sum(between * between / total, axis=0, dtype=difference.dtype)
     return scatter
 
 
@@ -147,10 +153,10 @@ def system_gain(sums: Mapping[str, Float64]) -> float:
         System gain, DN per electron; NaN if fewer than two frames or two pixels were seen.
     """
     frames = sums["frames"]
-    pairs = _pairs(frames.shape[-1])
+    pairs = _pairs(frames.shape)
     if pairs is None:
         return float("nan")
-    left, right = ((..., side) for side in pairs)
+    left, right = pairs
     comparable = (frames[left] == frames[right]) & (frames[left] > 1)
     if comparable.mean() < SMALLEST_SHARE_OF_PAIRS:
         return float("nan")

@@ -13,7 +13,11 @@ import numpy as np
 
 from detectorcal._typing import Array, Float64, Shape
 
-__all__ = ["Response", "ResponseModel", "Sums", "add_sums", "empty_sums"]
+__all__ = ["ROW_STEP", "Response", "ResponseModel", "Sums", "add_sums", "empty_sums"]
+
+ROW_STEP = 8
+"""Frames are summed in blocks of a multiple of so many rows, so that a model can keep to every such row for
+what one number is made of."""
 
 Sums: TypeAlias = dict[str, Float64]
 """Detector-shaped sums over frames by name."""
