@@ -66,7 +66,7 @@ def put_like(values: np.ndarray, like: Array, dtype: Any = None) -> Array:
 def sum_of_products(*arrays: Array) -> Array:
     """Multiply arrays elementwise and sum over their first axis; on NumPy in one pass over memory."""
     first, *others = arrays
-    if is_numpy(first):
+    if is_numpy(first) and others:
         return np.einsum(",".join(["z..."] * len(arrays)) + "->...", *arrays)
     product = first
     for array in others:

@@ -24,7 +24,7 @@ from detectorcal._arrays import as_dask, is_dask, put_like
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.kernels.accumulation import Accumulation, Condensed, join
 from detectorcal.kernels.correction import correct
-from detectorcal.kernels.model import ROW_STEP, Sums, add_sums, empty_sums
+from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, add_sums, empty_sums
 
 __all__ = [
     "as_frames",
@@ -43,8 +43,8 @@ RUN_LENGTH = 8
 BATCH_BYTES = 64 * 2**20
 """Size of a batch of raw frames where ``batch_size`` is None."""
 
-BLOCK_PIXELS = 2**15
-"""Pixels of a row block: its handful of float32 temporaries stay in a core's second-level cache."""
+BLOCK_PIXELS = 2**16
+"""Pixels of a row block: its handful of float32 temporaries stay near the core."""
 
 MERGED_AT_ONCE = 8
 """Sums merged by one task of a Dask graph."""
@@ -135,12 +135,12 @@ def _add_batch(
         for run in _cut(len(frames), RUN_LENGTH)
     ]
 
-    def add_rows(rows: slice) -> None:
+    def sum_rows(rows: slice) -> None:
         for run, whole in runs:
-            for name, values in accumulation.sums(frames[run], darks(run), whole, rows).items():
-                totals[name][rows] += values
+            sums = accumulation.sums(frames[run], darks(run), whole, rows)
+            add_rows(accumulation.model, totals, sums, rows)
 
-    parallel(joblib.delayed(add_rows)(rows) for rows in _row_blocks(frames.shape[1:]))
+    parallel(joblib.delayed(sum_rows)(rows) for rows in _row_blocks(frames.shape[1:]))
 
 
 def correct_frames(

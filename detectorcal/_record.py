@@ -15,7 +15,7 @@ import numpy as np
 from detectorcal._errors import InputError
 from detectorcal._validation import check_number
 from detectorcal._version import __version__
-from detectorcal.kernels.model import ResponseModel
+from detectorcal.kernels.model import ResponseModel, sum_names
 
 __all__ = ["DESCRIPTIONS", "pack", "provenance", "unpack"]
 
@@ -108,7 +108,7 @@ def unpack(
     _expect(not unknown, f"its parameters {unknown} are not known; if a later version wrote it, upgrade")
     method = _entry(params, "method", str)
     _expect(method in models, f"its `method` {method!r} is not one of {', '.join(models)}")
-    sums = [f"sums/{name}" for name in ("frames", *models[method].names)]
+    sums = [f"sums/{name}" for name in sum_names(models[method])]
     for name in ("coef", "coef_std", *sums):
         _expect_array(arrays, name, np.float64)
     _expect_array(arrays, "defects", np.uint8)

@@ -21,13 +21,12 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from detectorcal._arrays import namespace, sum_of_products
-from detectorcal._typing import Array, Float64, Shape
-from detectorcal.kernels.model import ROW_STEP, Response
+from detectorcal._typing import Array, Float64
+from detectorcal.kernels.model import ROW_STEP, Response, sampled_rows
 
 __all__ = ["Croton", "Photon", "linearise"]
 
@@ -42,11 +41,18 @@ SMALLEST_SHARE_OF_PAIRS = 0.01
 class Photon:
     """Photon-noise weights: no regression dilution; exact for Poisson statistics."""
 
-    names: tuple[str, ...] = ("expected", "difference", "pair_scatter")
+    names: tuple[str, ...] = ("expected", "difference")
+    sampled_names: tuple[str, ...] = ("pair_scatter",)
 
     def accumulate(self, measured: Array, expected: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
-        return _noise_sums(expected - measured, expected)
+        difference = expected - measured
+        some_rows = sampled_rows(measured.ndim - 1)
+        return {
+            "expected": sum_of_products(expected),
+            "difference": sum_of_products(difference),
+            "pair_scatter": _pair_scatter(difference[some_rows], expected[some_rows]),
+        }
 
     def solve(self, sums: Mapping[str, Float64]) -> Response:
         r"""Solve the line; relative variance :math:`K c / \sum s`."""
@@ -57,19 +63,24 @@ class Photon:
         return Response(coef, gain * coef / expected, gain)
 
 
-class Croton(Photon):
+class Croton:
     """Unweighted least squares, the paper's method."""
 
-    names = (*Photon.names, "measured_difference", "measured_squared", "expected_cubed")
+    names: tuple[str, ...] = ("expected", "measured_difference", "measured_squared")
+    sampled_names: tuple[str, ...] = ("difference", "expected_cubed", "pair_scatter")
 
     def accumulate(self, measured: Array, expected: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
         difference = expected - measured
+        some_rows = sampled_rows(measured.ndim - 1)
+        some_difference, some_expected = difference[some_rows], expected[some_rows]
         return {
-            **_noise_sums(difference, expected),
+            "expected": sum_of_products(expected),
             "measured_difference": sum_of_products(measured, difference),
             "measured_squared": sum_of_products(measured, measured),
-            "expected_cubed": sum_of_products(expected, expected, expected),
+            "difference": sum_of_products(some_difference),
+            "expected_cubed": sum_of_products(some_expected, some_expected, some_expected),
+            "pair_scatter": _pair_scatter(some_difference, some_expected),
         }
 
     def solve(self, sums: Mapping[str, Float64]) -> Response:
@@ -77,12 +88,29 @@ class Croton(Photon):
 
         Propagating :math:`\mathrm{var}(m) = K m` through the estimator gives this; the textbook formula
         for unweighted least squares, which takes the noise for the same in all frames, is 17 % low.
+        It is :math:`K c / \sum s` times the sweep's own :func:`_skewness`.
         """
         measured_squared = _nan_where_zero(sums["measured_squared"])
         coef = 1 + sums["measured_difference"] / measured_squared
         gain = system_gain(sums)
         expected_squared = coef**2 * measured_squared
-        return Response(coef, gain * coef * sums["expected_cubed"] / expected_squared**2, gain)
+        skewness = _skewness(sums["expected"], expected_squared, sums["expected_cubed"])
+        return Response(coef, gain * coef * skewness / _nan_where_zero(sums["expected"]), gain)
+
+
+def _skewness(expected: Float64, expected_squared: Float64, expected_cubed: Float64) -> Float64:
+    r"""Give :math:`\sum s \sum s^3 / (\sum s^2)^2` at every pixel: 1 for equal frames, 9/8 for a ladder.
+
+    It belongs to the beam's course over the sweep, not to the pixels, so each takes it from the sampled
+    row above it, or, where that pixel was not solved, the median.
+    """
+    some_rows = sampled_rows(expected.ndim)
+    sampled = (expected * expected_cubed / expected_squared**2)[some_rows]
+    known = sampled[np.isfinite(sampled)]
+    sampled = np.where(np.isfinite(sampled), sampled, np.median(known) if known.size else np.nan)
+    if expected.ndim == 1:
+        return sampled
+    return np.repeat(sampled, ROW_STEP, axis=0)[: len(expected)]
 
 
 def linearise(measured: Array, coef: Array) -> Array:
@@ -90,30 +118,10 @@ def linearise(measured: Array, coef: Array) -> Array:
     return measured * coef
 
 
-def _noise_sums(difference: Array, expected: Array) -> dict[str, Array]:
-    """Give the sums that both methods need: for the photon weights and for K."""
-    xp = namespace(expected)
-    return {
-        "expected": xp.sum(expected, axis=0, dtype=expected.dtype),
-        "difference": xp.sum(difference, axis=0, dtype=expected.dtype),
-        "pair_scatter": _pair_scatter(difference, expected),
-    }
-
-
-def _pairs(shape: Shape) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
-    """Index the left and the right pixels of the pairs; None where the detector is one pixel wide.
-
-    On an area detector the pairs lie in every :data:`~detectorcal.kernels.model.ROW_STEP`-th row.
-    """
-    width = shape[-1]
+def _pair(width: int) -> tuple[slice, slice] | None:
+    """Columns of the left and of the right pixels of pairs; None where a row is one pixel wide."""
     distance = min(NEIGHBOUR_DISTANCE, width - 1)
-    if distance == 0:
-        return None
-    left, right = slice(None, width - distance), slice(distance, None)
-    if len(shape) == 1:
-        return (left,), (right,)
-    rows = slice(None, None, ROW_STEP)
-    return (rows, left), (rows, right)
+    return (slice(None, width - distance), slice(distance, None)) if distance else None
 
 
 def _pair_scatter(difference: Array, expected: Array) -> Array:
@@ -123,13 +131,13 @@ def _pair_scatter(difference: Array, expected: Array) -> Array:
     """
     xp = namespace(difference)
     scatter = xp.zeros_like(difference[0, ...])
-    pairs = _pairs(scatter.shape)
-    if pairs is not None:
-        left, right = pairs
-        between = difference[:, *right] - difference[:, *left]
-        total = expected[:, *right] + expected[:, *left]
+    pair = _pair(scatter.shape[-1])
+    if pair is not None:
+        left, right = pair
+        between = difference[..., right] - difference[..., left]
+        total = expected[..., right] + expected[..., left]
         total = xp.where(total > 0, total, xp.ones_like(total))
-        scatter[left] = xp.sum(between * between / total, axis=0, dtype=difference.dtype)
+        scatter[..., left] = xp.sum(between * between / total, axis=0, dtype=difference.dtype)
     return scatter
 
 
@@ -152,18 +160,21 @@ def system_gain(sums: Mapping[str, Float64]) -> float:
     float
         System gain, DN per electron; NaN if fewer than two frames or two pixels were seen.
     """
-    frames = sums["frames"]
-    pairs = _pairs(frames.shape)
-    if pairs is None:
+    some_rows = sampled_rows(sums["frames"].ndim)
+    frames, difference, expected, scatter = (
+        sums[name][some_rows] for name in ("frames", "difference", "expected", "pair_scatter")
+    )
+    pair = _pair(frames.shape[-1])
+    if pair is None:
         return float("nan")
-    left, right = pairs
-    comparable = (frames[left] == frames[right]) & (frames[left] > 1)
+    left, right = pair
+    comparable = (frames[..., left] == frames[..., right]) & (frames[..., left] > 1)
     if comparable.mean() < SMALLEST_SHARE_OF_PAIRS:
         return float("nan")
-    between = (sums["difference"][right] - sums["difference"][left])[comparable]
-    total = (sums["expected"][right] + sums["expected"][left])[comparable]
-    scatter = sums["pair_scatter"][left][comparable] - between**2 / total
-    freedom = frames[left][comparable].astype(int) - 1
+    between = (difference[..., right] - difference[..., left])[comparable]
+    total = (expected[..., right] + expected[..., left])[comparable]
+    scatter = scatter[..., left][comparable] - between**2 / total
+    freedom = frames[..., left][comparable].astype(int) - 1
     return float(np.median(scatter / _chi_squared_medians(freedom.max())[freedom]))
 
 

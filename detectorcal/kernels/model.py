@@ -7,17 +7,26 @@ them. A model says which sums it needs and how to solve them; nothing else knows
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from detectorcal._typing import Array, Float64, Shape
 
-__all__ = ["ROW_STEP", "Response", "ResponseModel", "Sums", "add_sums", "empty_sums"]
+__all__ = [
+    "ROW_STEP",
+    "Response",
+    "ResponseModel",
+    "Sums",
+    "add_rows",
+    "add_sums",
+    "empty_sums",
+    "sampled_rows",
+    "sum_names",
+]
 
-ROW_STEP = 8
-"""Frames are summed in blocks of a multiple of so many rows, so that a model can keep to every such row for
-what one number is made of."""
+ROW_STEP = 16
+"""What is one number, or smooth over the detector, is summed in every so many-th row of an area only."""
 
 Sums: TypeAlias = dict[str, Float64]
 """Detector-shaped sums over frames by name."""
@@ -38,7 +47,10 @@ class ResponseModel(Protocol):
     """How a pixel's measured value depends on the expected one."""
 
     names: tuple[str, ...]
-    """The sums it needs, besides "frames", how many frames a pixel took part in."""
+    """The sums it needs of every pixel, besides "frames", how many frames a pixel took part in."""
+
+    sampled_names: tuple[str, ...]
+    """The sums it needs of some rows; see :func:`sampled_rows`."""
 
     def accumulate(self, measured: Array, expected: Array) -> dict[str, Array]:
         """Sum over a run of frames.
@@ -52,6 +64,7 @@ class ResponseModel(Protocol):
         Returns
         -------
         dict of str to array of shape block_shape
+            Those of ``sampled_names`` hold the sampled rows alone.
         """
         ...
 
@@ -60,9 +73,34 @@ class ResponseModel(Protocol):
         ...
 
 
+def sampled_rows(n_axes: int) -> tuple[Any, ...]:
+    """Index the rows of which sampled sums are made: every :data:`ROW_STEP`-th, all of a line detector.
+
+    Parameters
+    ----------
+    n_axes : int
+        Number of axes of the detector, which are the last of what is indexed.
+    """
+    return (..., slice(None, None, ROW_STEP), slice(None)) if n_axes == 2 else (...,)
+
+
+def sum_names(model: ResponseModel) -> tuple[str, ...]:
+    """Name all the sums of a fit."""
+    return ("frames", *model.names, *model.sampled_names)
+
+
 def empty_sums(model: ResponseModel, shape: Shape) -> Sums:
     """Give the sums over no frames."""
-    return {name: np.zeros(shape) for name in ("frames", *model.names)}
+    return {name: np.zeros(shape) for name in sum_names(model)}
+
+
+def add_rows(model: ResponseModel, totals: Sums, sums: Mapping[str, Array], rows: slice) -> None:
+    """Add the sums of a block of rows, which starts at a multiple of :data:`ROW_STEP`, in place."""
+    for name, values in sums.items():
+        block = totals[name][rows]
+        if name in model.sampled_names:
+            block = block[sampled_rows(block.ndim)]
+        block += values
 
 
 def add_sums(parts: Iterable[Mapping[str, Float64]]) -> Sums:
