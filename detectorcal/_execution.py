@@ -46,6 +46,9 @@ BATCH_BYTES = 64 * 2**20
 BLOCK_PIXELS = 2**16
 """Pixels of a row block: its handful of float32 temporaries stay near the core."""
 
+TASK_PIXELS = 2**24
+"""Pixels corrected by one task of a thread: enough to outweigh handing it over."""
+
 MERGED_AT_ONCE = 8
 """Sums merged by one task of a Dask graph."""
 
@@ -202,12 +205,16 @@ def _correct_batch(
     """Correct frame by frame, in blocks of rows unless spots must be looked for in whole frames."""
     blocks = _row_blocks(raw.shape[1:]) if reject is None else [slice(None)]
     step = _frames_per_part(raw.shape[1:])
+    per_task = max(step, TASK_PIXELS // math.prod(raw.shape[1:]))
 
-    def work(part: slice) -> None:
+    def work(task: slice) -> None:
+        # rows outside: their part of the two maps stays in cache over the frames
         for rows in blocks:
-            correct(raw[part, rows], dark[rows], scale[rows], reject, out[part, rows])
+            for start in range(task.start, task.stop, step):
+                part = slice(start, min(start + step, task.stop))
+                correct(raw[part, rows], dark[rows], scale[rows], reject, out[part, rows])
 
-    parallel(joblib.delayed(work)(part) for part in _cut(len(raw), step))
+    parallel(joblib.delayed(work)(part) for part in _cut(len(raw), per_task))
 
 
 def _correct_lazily(frames: Any, dark: Any, scale: Any, dtype: np.dtype, reject: float | None) -> Any:
@@ -284,9 +291,10 @@ def _cut(length: int, size: int) -> list[slice]:
 
 
 def read(stack: Stack, batch: slice) -> np.ndarray:
-    """Read a batch as a NumPy array in native byte order."""
+    """Read a batch as a NumPy array in native byte order, of single precision at least."""
     frames = np.asarray(stack[batch])
-    return frames.astype(frames.dtype.newbyteorder("="), copy=False)
+    half = frames.dtype.kind == "f" and frames.dtype.itemsize < np.dtype(np.float32).itemsize
+    return frames.astype(np.float32 if half else frames.dtype.newbyteorder("="), copy=False)
 
 
 def _read_ahead(stack: Stack, batch_size: int | None) -> Iterator[tuple[slice, np.ndarray]]:

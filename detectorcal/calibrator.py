@@ -32,8 +32,6 @@ DEFECTS = {"dead": 1, "hot": 2, "unsolved": 32}
 LARGEST_COEF = 10.0
 """A pixel this many times less (dead) or more (hot) sensitive than its neighbours is not corrected."""
 
-LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
-
 SCORE_SIGMA = 20.0
 """Pixels over which :meth:`DetectorCalibrator.score` smooths, whatever the estimator's own sigma: held
 against itself, R^2 is the same for every sigma and chooses nothing."""
@@ -73,7 +71,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     saturation : float or None, default=None
         Frames take part at the pixels where the raw value is below this, DN.
     reject : float or None, default=None
-        Pixels further than so many robust standard deviations from the median of the 5x5 pixels around
+        Pixels further than so many robust standard deviations from the median of the 25 pixels around
         them (cosmic rays, gamma spots, zingers) take no part in that frame's fit; in correction they are
         replaced by that median. About 6 is usual.
     detector_shape : tuple of int or None, default=None
@@ -239,7 +237,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         sums = sum_frames(
             as_frames(X, shape),
             darks,
-            self._accumulation(shape, smoothing, X.dtype),
+            self._accumulation(shape, smoothing, dtype),
             dtype,
             n_jobs=self.n_jobs,
             batch_size=self.batch_size,
@@ -293,18 +291,15 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         stack = validation.as_map_stack(name, value, shape, flattened=flattened, whose=whose)
         return mean_frame(stack, batch_size=self.batch_size).reshape(shape)
 
-    def _accumulation(self, shape: Shape, smoothing: Smoothing, raw: Any) -> Accumulation:
-        smoother = smoother_for(shape, smoothing, np.empty(0, validation.float_dtype(raw)))
-        saturation = self.saturation
-        if saturation is not None and raw == np.float16 and saturation > LARGEST_FLOAT16:
-            saturation = None  # out of reach, and an overflow to compare with
-        return Accumulation(METHODS[self.method], smoother, self.cutoff, saturation, self.reject)
+    def _accumulation(self, shape: Shape, smoothing: Smoothing, dtype: np.dtype) -> Accumulation:
+        smoother = smoother_for(shape, smoothing, np.empty(0, dtype))
+        return Accumulation(METHODS[self.method], smoother, self.cutoff, self.saturation, self.reject)
 
     def _solve(self) -> Self:
         """Turn the sums into coefficients; what cannot be solved becomes 1 and a flag."""
         with np.errstate(all="ignore"):
             response = METHODS[self.method].solve(self.sums_)
-            # without noise the estimate of it may fall below zero
+            # where there is no noise, its estimate may round to less than nothing
             coef, relative_std = response.coef, np.sqrt(np.maximum(response.relative_variance, 0))
         unsolved = self.sums_["frames"] == 0
         hot = ~unsolved & (coef > 0) & (coef < 1 / LARGEST_COEF)
@@ -316,7 +311,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         good = self.defects_ == 0
         self.coef_ = np.where(good, coef, 1.0)
         self.coef_std_ = np.where(good, coef * relative_std, np.nan)
-        self.system_gain_ = response.system_gain
+        self.system_gain_ = max(response.system_gain, 0.0)  # NaN stays NaN
         self.n_features_in_ = self.coef_.size
         self.provenance_ = _record.provenance(self.method, self.n_frames_seen_)
         self._summed_with = {name: getattr(self, name) for name in _WHAT_SUMS_DEPEND_ON}

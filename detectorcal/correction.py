@@ -30,7 +30,7 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
     dark : array of shape detector_shape, float64
         What is subtracted first, DN.
     reject : float or None, default=None
-        Pixels further than so many robust standard deviations from the median of the 5x5 pixels around
+        Pixels further than so many robust standard deviations from the median of the 25 pixels around
         them are replaced by that median.
     flattened : bool, default=False
         Whether rows of pixels, (n_frames, n_pixels), are accepted as frames.

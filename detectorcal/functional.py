@@ -14,10 +14,9 @@ import numpy as np
 
 from detectorcal import _validation as validation
 from detectorcal._arrays import as_dask, is_dask
-from detectorcal._errors import FileFormatError, InputError, OutputExistsError, warn
+from detectorcal._errors import InputError, OutputExistsError, warn
 from detectorcal._execution import copy_frames
 from detectorcal._files import refuse_existing
-from detectorcal._persistence import read_calibration
 from detectorcal._typing import Array, Float64, Path
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.io import create_frames, open_frames
@@ -70,7 +69,7 @@ def fit_response(
     verbose : bool, default=False
         Whether a line about the fit is printed.
     reject : float, optional
-        Pixels further than so many robust standard deviations from the median of the 5x5 pixels around
+        Pixels further than so many robust standard deviations from the median of the 25 pixels around
         them (cosmic rays, hot pixels) take no part in that frame's fit; about 6 is usual.
 
     Returns
@@ -165,7 +164,7 @@ def correct_image(
         Whether the dark is still in ``flat``. Default True: it is subtracted from both image and flat,
         with a warning, since 0.0.1 subtracted it from the image alone. False gives the numbers of 0.0.1.
     reject : float, optional
-        Pixels further than so many robust standard deviations from the median of the 5x5 pixels around
+        Pixels further than so many robust standard deviations from the median of the 25 pixels around
         them, in images and flat, are replaced by that median; about 6 is usual.
 
     Returns
@@ -292,14 +291,9 @@ def _is_root_array(path: FilePath) -> bool:
 
 
 def _is_image(path: FilePath) -> bool:
-    """Whether a TIFF holds images and is no calibration, whose pages are images too."""
+    # a calibration is none: its pages are of several types
     with open_frames(path):
-        pass
-    try:
-        read_calibration(path)
-    except FileFormatError:
         return True
-    return False
 
 
 def _write(path: Path, array: Any) -> None:

@@ -86,12 +86,23 @@ class TestTruth:
         frames = perfect.record(exposure_ladder(beam, 5), seed=0)
         cal = DetectorCalibrator(4, method=method).fit(frames, dark=perfect.dark)
         np.testing.assert_allclose(cal.coef_, true_coefficient(perfect, 4, beam=beam), rtol=1e-6)
+        assert np.all(cal.coef_std_ < 1e-6)
         assert cal.coef_.dtype == np.float64
         assert cal.detector_shape_ == shape
         assert cal.n_features_in_ == perfect.gain.size
         assert cal.n_frames_seen_ == 5
         assert not cal.defects_.any()
         assert cal.defects_.dtype == np.uint8
+
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("seed", range(6))
+    def test_without_noise_the_standard_error_is_nothing(self, seed, method):
+        # the estimate of the noise is then a rounding error, of either sign
+        perfect = Detector.random((9, 11), prnu=0.1, system_gain=0, read_noise=0, bits=None, seed=seed)
+        frames = perfect.response(exposure_ladder(np.ones((9, 11)), 3)).astype(np.float32)
+        cal = DetectorCalibrator(1.5, method=method).fit(frames)
+        assert 0 <= cal.system_gain_ < 1e-6
+        assert np.all(cal.coef_std_ < 1e-4)
 
     @pytest.mark.parametrize("method", METHODS)
     def test_standard_error_is_the_error(self, method):
@@ -808,16 +819,17 @@ class TestFiles:
 
 PROTOCOL_1_PARAMS = {
     "sigma": 1.5, "method": "croton", "mode": "nearest", "cval": 0.0, "truncate": 4.0, "cutoff": 10.0,
-    "saturation": 60000.0, "reject": None, "detector_shape": (4, 6), "batch_size": None, "n_jobs": 1,
+    "saturation": 60000.0, "reject": None, "detector_shape": (20, 6), "batch_size": None, "n_jobs": 1,
 }  # fmt: skip
 
 
 class TestProtocol1:
     """The files that every later version must load; never made again."""
 
-    GAIN = 1 + 0.1 * np.sin(np.arange(24.0)).reshape(4, 6)
+    # 20 rows: some sums are kept in every 16th
+    GAIN = 1 + 0.1 * np.sin(np.arange(120.0)).reshape(20, 6)
     LEVELS = np.array([500.0, 1000.0, 2000.0])
-    DARK = 100 + np.arange(24.0).reshape(4, 6)
+    DARK = 100 + np.arange(120.0).reshape(20, 6)
 
     @classmethod
     def frames(cls):
@@ -846,8 +858,8 @@ class TestProtocol1:
         assert cal.coef_std_.max() < 1e-6
         assert not cal.defects_.any()
         assert cal.n_frames_seen_ == 3
-        assert cal.detector_shape_ == (4, 6)
-        assert cal.n_features_in_ == 24
+        assert cal.detector_shape_ == (20, 6)
+        assert cal.n_features_in_ == 120
         assert cal.provenance_["detectorcal"] == "0.1.0"
         told = {name: value for name, value in cal.get_params().items() if name in PROTOCOL_1_PARAMS}
         assert told == PROTOCOL_1_PARAMS

@@ -321,14 +321,15 @@ class TestKinds:
 
     @pytest.mark.parametrize("lazily", ["use_dask", "dask input"])
     @pytest.mark.parametrize("image", [False, True])
-    def test_dask(self, ct, coefficients, dark, flat, lazily, image):
+    @pytest.mark.parametrize("dtype", ["u2", "f4", "f8"])
+    def test_dask(self, ct, coefficients, dark, flat, lazily, image, dtype):
         import dask
         import dask.array as da
 
         def poisoned(*args, **kwargs):
             raise AssertionError("computed")
 
-        images = ct[1] if image else ct
+        images = (ct[1] if image else ct).astype(dtype)
         with dask.config.set(scheduler=poisoned):
             if lazily == "use_dask":
                 got = correct_image(images, coefficients, dark, flat, use_dask=True, flat_has_dark=True)

@@ -26,8 +26,9 @@ FILL_SIGMA = 3.0
 TRUSTED_WEIGHT = 1e-3
 """A neighbourhood counts as filled from where it holds this share of believable pixels."""
 
-NEIGHBOURHOOD = 5
-"""Side in pixels of the median filter that spots are judged against."""
+NEIGHBOURHOOD = {1: 25, 2: 5}
+"""Side in pixels, by the detector's number of axes, of the median filter that spots are judged against: 25
+pixels either way. Of fewer, too many are the median themselves, and the distances' MAD falls short."""
 
 MAD_TO_STD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
@@ -67,7 +68,7 @@ def fill_masked(frames: Array, masked: Array) -> Array:
 
 
 def median_of_neighbours(frames: Array) -> Array:
-    """Median over the 5x5 pixels (5 on a line detector) around each pixel of each frame.
+    """Median over the 5x5 pixels (25 on a line detector) around each pixel of each frame.
 
     Parameters
     ----------
@@ -79,23 +80,23 @@ def median_of_neighbours(frames: Array) -> Array:
     array of the same shape and dtype
         The medians; edges see their nearest pixels repeated.
     """
+    side = NEIGHBOURHOOD[frames.ndim - 1]
     if is_numpy(frames):
-        size = (1,) + (NEIGHBOURHOOD,) * (frames.ndim - 1)
+        size = (1,) + (side,) * (frames.ndim - 1)
         medians: np.ndarray = ndimage.median_filter(frames, size=size, mode="nearest")
         return medians
     xp = namespace(frames)
     shifted = [frames]
     for axis in range(1, frames.ndim):
-        shifted = [s for f in shifted for s in _shifts(f, axis)]
+        shifted = [s for f in shifted for s in _shifts(f, axis, side // 2)]
     ordered = xp.sort(xp.stack(shifted), axis=0)
     return ordered[len(shifted) // 2, ...]
 
 
-def _shifts(frames: Array, axis: int) -> list[Array]:
-    """Give the frames shifted along one axis by -2 to 2 pixels, edge pixels repeated."""
+def _shifts(frames: Array, axis: int, reach: int) -> list[Array]:
+    """Give the frames shifted along one axis by up to ``reach`` pixels either way, edge pixels repeated."""
     xp = namespace(frames)
     n = frames.shape[axis]
-    reach = NEIGHBOURHOOD // 2
     positions = xp.arange(n, dtype=xp.int64, device=frames.device)
     return [
         xp.take(frames, xp.clip(positions + shift, 0, n - 1), axis=axis) for shift in range(-reach, reach + 1)

@@ -178,7 +178,7 @@ class _Products:
 
     def __init__(self, shape: Shape, smoothing: Smoothing, like: Array) -> None:
         mode = _SYNONYMS.get(smoothing.mode, smoothing.mode)
-        factors = [_axis_factors(n, smoothing.sigma, mode, smoothing.truncate) for n in shape]
+        factors = _factors(shape, smoothing.sigma, mode, smoothing.truncate)
 
         def put(values: Float64) -> Array:
             return put_like(np.ascontiguousarray(values), like, like.dtype)
@@ -225,7 +225,10 @@ class _Products:
 
 def _filter_is_cheaper(shape: Shape, smoothing: Smoothing) -> bool:
     """Count multiply-adds per pixel: two per rank in products, half a kernel per axis in a filter."""
-    products = 2 * max(_expected_rank(n, smoothing.sigma) for n in shape)
+    if len(shape) == 1:
+        products = shape[0]
+    else:
+        products = 2 * max(_expected_rank(n, smoothing.sigma) for n in shape)
     filtering = len(shape) * (smoothing.radius + 1)
     return products > PRODUCT_ADVANTAGE * filtering
 
@@ -235,13 +238,32 @@ def _expected_rank(n: int, sigma: float) -> int:
     return min(n, SMALLEST_RANK + WIDTH_OF_PRODUCTS + int(4 / np.pi * n / sigma))
 
 
+def _factors(shape: Shape, sigma: float, mode: str, truncate: float) -> list[_Factors]:
+    """Factor the smoothing of each axis; a line, whose noise no other axis averages, exactly."""
+    if len(shape) == 1:
+        G = _smoothing_matrix(shape[0], sigma, mode, truncate)
+        return [_with_level(G.toarray(), np.eye(shape[0]), np.asarray(G @ np.ones(shape[0])))]
+    norms = [_largest_row_norm(n, sigma, mode, truncate) for n in shape]
+    return [_axis_factors(n, sigma, mode, truncate, o) for n, o in zip(shape, norms[::-1], strict=True)]
+
+
 @lru_cache(maxsize=_CACHED_AXES)
-def _axis_factors(n: int, sigma: float, mode: str, truncate: float) -> _Factors:
-    """Factor the smoothing of one axis; G itself where no low rank will do."""
+def _largest_row_norm(n: int, sigma: float, mode: str, truncate: float) -> float:
+    G = _smoothing_matrix(n, sigma, mode, truncate)
+    return float(np.sqrt(G.multiply(G).sum(axis=1).max()))
+
+
+@lru_cache(maxsize=_CACHED_AXES)
+def _axis_factors(n: int, sigma: float, mode: str, truncate: float, other_norm: float) -> _Factors:
+    """Factor the smoothing of one axis; G itself where no low rank will do.
+
+    White noise of standard deviation :data:`PIXEL_SPREAD` that the other axis, with rows of norm
+    ``other_norm``, has averaged leaves an error of ``PIXEL_SPREAD * other_norm * |row of G - A B'|``.
+    """
     G = _smoothing_matrix(n, sigma, mode, truncate)
     unit = np.asarray(G @ np.ones(n))
     row_norms_2 = np.asarray(G.multiply(G).sum(axis=1)).ravel()
-    allowed = TOLERANCE / (PIXEL_SPREAD * np.sqrt(row_norms_2.max()))
+    allowed = TOLERANCE / (PIXEL_SPREAD * other_norm)
     rank = _expected_rank(n, sigma)
     while 2 * rank < n:
         left, values, right = _leading_singular_vectors(G, rank)
@@ -287,10 +309,7 @@ def _smoothing_matrix(n: int, sigma: float, mode: str, truncate: float) -> Any:
     """
     from scipy import sparse
 
-    radius = int(truncate * sigma + 0.5)
-    shifts = np.arange(-radius, radius + 1)
-    weights = np.exp(-0.5 * (shifts / sigma) ** 2)
-    weights /= weights.sum()
+    shifts, weights = _kernel(n, sigma, mode, truncate)
     rows = np.repeat(np.arange(n), shifts.size)
     columns = (np.arange(n)[:, None] + shifts).ravel()
     values = np.tile(weights, n)
@@ -300,6 +319,23 @@ def _smoothing_matrix(n: int, sigma: float, mode: str, truncate: float) -> Any:
     else:
         columns = _BOUNDARY[mode](columns, n)
     return sparse.coo_matrix((values, (rows, columns)), shape=(n, n)).tocsr()
+
+
+def _kernel(n: int, sigma: float, mode: str, truncate: float) -> tuple[np.ndarray, Float64]:
+    """Give the shifts that act differently on a line of n pixels, and the weight of each.
+
+    However wide the Gaussian, they are fewer than 2 n + 2: far shifts all reach the same edge pixel, or
+    come round again.
+    """
+    radius = int(truncate * sigma + 0.5)
+    shifts = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (shifts / sigma) ** 2)
+    weights /= weights.sum()
+    alike = shifts % (2 * n - 2 if mode == "mirror" and n > 1 else 2 * n)
+    if mode in ("nearest", "constant"):
+        alike = np.clip(shifts, -n, n)
+    distinct, where = np.unique(alike, return_inverse=True)
+    return distinct, np.bincount(where, weights)
 
 
 _BOUNDARY = {
