@@ -225,10 +225,8 @@ class _Products:
 
 def _filter_is_cheaper(shape: Shape, smoothing: Smoothing) -> bool:
     """Count multiply-adds per pixel: two per rank in products, half a kernel per axis in a filter."""
-    if len(shape) == 1:
-        products = shape[0]
-    else:
-        products = 2 * max(_expected_rank(n, smoothing.sigma) for n in shape)
+    is_line = len(shape) == 1
+    products = shape[0] if is_line else 2 * max(_expected_rank(n, smoothing.sigma) for n in shape)
     filtering = len(shape) * (smoothing.radius + 1)
     return products > PRODUCT_ADVANTAGE * filtering
 
@@ -335,7 +333,7 @@ def _kernel(n: int, sigma: float, mode: str, truncate: float) -> tuple[np.ndarra
     if mode in ("nearest", "constant"):
         alike = np.clip(shifts, -n, n)
     distinct, where = np.unique(alike, return_inverse=True)
-    return distinct, np.bincount(where, weights)
+    return distinct, np.bincount(where, weights).astype(np.float64)
 
 
 _BOUNDARY = {
