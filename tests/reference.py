@@ -73,8 +73,8 @@ def fill(frame, good):
 
 
 def medians(frame):
-    """Median of the 5x5 pixels (25 on a line detector) around each; edge pixels are repeated."""
-    return median_filter(frame, size=25 if frame.ndim == 1 else 5, mode="nearest")
+    """Median of the 5x5 pixels (25 on a line detector) around each; mirrored at the edges."""
+    return median_filter(frame, size=25 if frame.ndim == 1 else 5, mode="mirror")
 
 
 def spots(frame, n_spreads):

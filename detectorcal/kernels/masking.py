@@ -78,12 +78,12 @@ def median_of_neighbours(frames: Array) -> Array:
     Returns
     -------
     array of the same shape and dtype
-        The medians; edges see their nearest pixels repeated.
+        The medians; beyond an edge the frame is mirrored at its last pixel, which so has no second vote.
     """
     side = NEIGHBOURHOOD[frames.ndim - 1]
     if is_numpy(frames):
         size = (1,) + (side,) * (frames.ndim - 1)
-        medians: np.ndarray = ndimage.median_filter(frames, size=size, mode="nearest")
+        medians: np.ndarray = ndimage.median_filter(frames, size=size, mode="mirror")
         return medians
     xp = namespace(frames)
     shifted = [frames]
@@ -94,12 +94,13 @@ def median_of_neighbours(frames: Array) -> Array:
 
 
 def _shifts(frames: Array, axis: int, reach: int) -> list[Array]:
-    """Give the frames shifted along one axis by up to ``reach`` pixels either way, edge pixels repeated."""
+    """Give the frames shifted along one axis by up to ``reach`` pixels either way, mirrored at the edges."""
     xp = namespace(frames)
-    n = frames.shape[axis]
-    positions = xp.arange(n, dtype=xp.int64, device=frames.device)
+    last = frames.shape[axis] - 1
+    positions = xp.arange(last + 1, dtype=xp.int64, device=frames.device)
     return [
-        xp.take(frames, xp.clip(positions + shift, 0, n - 1), axis=axis) for shift in range(-reach, reach + 1)
+        xp.take(frames, last - xp.abs(last - (positions + shift) % max(2 * last, 1)), axis=axis)
+        for shift in range(-reach, reach + 1)
     ]
 
 
