@@ -40,7 +40,7 @@ __all__ = [
 RUN_LENGTH = 8
 """Frames summed in their own precision before they are added to float64."""
 
-BATCH_BYTES = 64 * 2**20
+BATCH_BYTES = 32 * 2**20
 """Size of a batch of raw frames where ``batch_size`` is None."""
 
 BLOCK_PIXELS = 2**16

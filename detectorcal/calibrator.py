@@ -77,7 +77,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     detector_shape : tuple of int or None, default=None
         ``(height, width)`` lets rows of ``height * width`` pixels be used as frames.
     batch_size : int or None, default=None
-        Frames read at a time, rounded up to a multiple of 8; None takes about 64 MB. The result does not
+        Frames read at a time, rounded up to a multiple of 8; None takes about 32 MB. The result does not
         depend on it.
     n_jobs : int or None, default=None
         Threads, as joblib counts them. The result does not depend on it.

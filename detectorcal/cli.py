@@ -90,7 +90,7 @@ _output = click.option("-o", "--output", required=True, metavar="FILE", help="Wh
 _work = _options(
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
     click.option("--jobs", default=-1, show_default=True, help="Threads; -1 takes all cores."),
-    click.option("--batch-size", type=int, help="Frames read at a time; by default about 64 MB."),
+    click.option("--batch-size", type=int, help="Frames read at a time; by default about 32 MB."),
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors."),
 )
 

@@ -37,7 +37,7 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
     n_jobs : int or None, default=None
         Threads, as joblib counts them.
     batch_size : int or None, default=None
-        Frames read at a time; None takes about 64 MB.
+        Frames read at a time; None takes about 32 MB.
 
     Attributes
     ----------

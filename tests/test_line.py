@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import chi2
 
 from detectorcal import DetectorCalibrator
-from detectorcal.kernels.line import Croton, Photon, linearise, system_gain
+from detectorcal.kernels.line import Croton, Photon, system_gain
 from detectorcal.kernels.model import add_rows, add_sums, empty_sums
 from detectorcal.simulate import Detector, beam_profile, exposure_ladder, moved_beam
 from tests import reference
@@ -118,10 +118,6 @@ def test_arrays_of_a_device_give_the_same_sums(method):
         assert found[name].device == device
         host = array_api_strict.asarray(found[name], device=array_api_strict.Device("CPU_DEVICE"))
         np.testing.assert_allclose(np.asarray(host), values, rtol=1e-12, atol=1e-12 * np.abs(values).max())
-
-
-def test_linearising_is_multiplying():
-    np.testing.assert_array_equal(linearise(np.array([[2.0, 3.0]]), np.array([0.5, 2.0])), [[1.0, 6.0]])
 
 
 # --- precision ----------------------------------------------------------------------------------------

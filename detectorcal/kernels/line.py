@@ -28,7 +28,7 @@ from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array, Float64
 from detectorcal.kernels.model import ROW_STEP, Response, sampled_rows
 
-__all__ = ["Croton", "Photon", "linearise"]
+__all__ = ["Croton", "Photon", "system_gain"]
 
 NEIGHBOUR_DISTANCE = 4
 """Pixels between the two whose difference tells the noise: near enough to share the error that smoothing
@@ -111,11 +111,6 @@ def _skewness(expected: Float64, expected_squared: Float64, expected_cubed: Floa
     if expected.ndim == 1:
         return sampled
     return np.repeat(sampled, ROW_STEP, axis=0)[: len(expected)]
-
-
-def linearise(measured: Array, coef: Array) -> Array:
-    """Give what the pixel would have read if it were like its neighbours, DN."""
-    return measured * coef
 
 
 def _pair(width: int) -> tuple[slice, slice] | None:
