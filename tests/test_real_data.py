@@ -7,6 +7,7 @@ import tifffile
 from scipy.ndimage import gaussian_filter, median_filter
 
 from detectorcal import DetectorCalibrator, DetectorcalWarning, correct_image
+from detectorcal.cli import main
 from detectorcal.metrics import column_profile, relative_spread, stripe_strength, tile_step
 
 EXPOSURES = (5, 10, 20, 60, 120)
@@ -78,6 +79,36 @@ class TestNeutronWedge:
         faint = wedge.beams[5] - wedge.darks[5]
         assert relative_spread(faint, 1.0, SIGMA) == pytest.approx(5.83, abs=0.005)
         assert relative_spread(faint, cal.coef_, SIGMA) <= 3.96
+
+    @pytest.mark.filterwarnings("ignore:.*pixels could not be calibrated:detectorcal.DetectorcalWarning")
+    def test_through_the_command_line(self, wedge, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        np.save("clean.npy", np.stack([wedge.beams[t] for t in SWEEP]))
+        np.save("darks.npy", np.stack([wedge.darks[t] for t in SWEEP]))
+        command_line("fit clean.npy --dark darks.npy --dark-per-frame --sigma 50 -o clean.h5")
+        cal = DetectorCalibrator.load("clean.h5")
+        np.testing.assert_array_equal(cal.coef_, self.fit(wedge.beams, wedge.darks).coef_)
+        assert relative_spread(wedge.judged, cal.coef_, SIGMA) <= 1.9
+
+        # raw, as folders of single frames, with our own rejection
+        for folder, frames in (("beams", wedge.raw_beams), ("darks", wedge.raw_darks)):
+            (tmp_path / folder).mkdir()
+            for t in SWEEP:
+                tifffile.imwrite(tmp_path / folder / f"{t}s.tif", frames[t])
+        command_line("fit beams --dark darks --dark-per-frame --reject 6 --method photon -o raw.tif")
+        raw = DetectorCalibrator.load("raw.tif")
+        assert relative_spread(wedge.judged, raw.coef_, SIGMA) <= 1.03 * 1.75
+
+        tifffile.imwrite("wedge.tif", wedge.raw_image)
+        tifffile.imwrite("dark60.tif", wedge.raw_darks[60])
+        command_line("correct wedge.tif -c raw.tif --dark dark60.tif -o wedge_corrected.tif")
+        assert self.wedge_spread(tifffile.imread("wedge_corrected.tif"), 1.0) <= 3.5
+
+
+def command_line(words):
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    assert not stop.value.code
 
 
 class Wedge:
@@ -186,3 +217,20 @@ class TestTooth:
         )
         assert self.background_mean(ours) == pytest.approx(self.background_mean(plain), abs=1e-3)
         assert ours.dtype == np.float32
+
+    def test_through_the_command_line(self, tooth, shared_data, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        scan = shared_data / "tomopy_tooth" / "tooth.h5"
+        command_line(f"fit {scan}:/exchange/data_white --dark {scan}:/exchange/data_dark -o cal.h5")
+        command_line(f"correct {scan} -c cal.h5 -o out.h5")
+        dark, white = (tooth[f"data_{kind}"][:].astype(float).mean(axis=0) for kind in ("dark", "white"))
+        plain = -np.log((tooth["data"][:] - dark) / (white - dark))
+        with h5py.File("out.h5") as file:
+            ours = -np.log(file["exchange/data"][:])
+            np.testing.assert_array_equal(file["exchange/theta"][:], tooth["theta"][:])
+            assert np.all(file["exchange/data_white"][:] == 1)
+            assert not np.any(file["exchange/data_dark"][:])
+        strength = stripe_strength(ours, self.BACKGROUND)
+        assert strength <= 0.006
+        assert strength == pytest.approx(stripe_strength(plain, self.BACKGROUND), rel=0.01)
+        assert self.background_mean(ours) == pytest.approx(self.background_mean(plain), abs=1e-3)

@@ -65,7 +65,8 @@ def create(path: Path, plan: Plan) -> Sink:
     with tifffile.TiffWriter(path, bigtiff=needs_bigtiff(plan)) as tif:
         offset, _ = tif.write(
             None,
-            shape=plan.shape,
+            # a lone frame is an image to other programs, not a stack of one
+            shape=plan.shape[1:] if len(plan.shape) == 3 and plan.shape[0] == 1 else plan.shape,
             dtype=plan.dtype,
             photometric="minisblack",
             metadata=plan.attributes,
