@@ -248,6 +248,16 @@ def test_quiet_prints_nothing(files, capsys):
     assert printed.out == printed.err == ""
 
 
+def test_progress_is_shown_on_a_terminal_unless_quiet(files, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    run("fit", "sweep.tif", "--dark", "darks.tif", "-o", "cal.h5")
+    err = capsys.readouterr().err
+    assert "fitting" in err
+    assert "20/20" in err
+    run("correct", "scan.tif", "-c", "cal.h5", "-o", "out.h5", "--quiet")
+    assert capsys.readouterr().err == ""
+
+
 def test_warnings_are_one_line(files, scene, capsys):
     tifffile.imwrite("one.tif", scene["sweep"][-1:], photometric="minisblack")
     run("fit", "one.tif", "-o", "cal.h5")
