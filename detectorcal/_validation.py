@@ -23,6 +23,10 @@ REAL = "buif"
 """Kinds of dtype that are real numbers: truth values, unsigned and signed integers, floats."""
 
 
+LONGEST_KERNEL = 1_000_000
+"""Pixels from the centre of a Gaussian to its end, beyond which it is a mistake, and costs memory."""
+
+
 def float_dtype(dtype: Any) -> np.dtype:
     """Precision to work in: float32 for float32 and integers up to 16 bit, float64 for all wider."""
     dtype = _numpy_dtype(dtype)
@@ -100,12 +104,18 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
 
 def check_smoothing(sigma: Any, mode: Any, cval: Any, truncate: Any) -> tuple[float, str, float, float]:
     """Check the parameters of the Gaussian."""
-    return (
+    checked = (
         check_number("sigma", sigma, above=0) or 0.0,
         check_choice("mode", mode, MODES),
         check_number("cval", cval) or 0.0,
         check_number("truncate", truncate, above=0) or 0.0,
     )
+    if checked[0] * checked[3] > LONGEST_KERNEL:
+        raise InputError(
+            f"`sigma` times `truncate` must be at most {LONGEST_KERNEL:,} pixels, far wider than any "
+            f"detector, but is {checked[0] * checked[3]:g}."
+        )
+    return checked
 
 
 def check_detector_shape(value: Any) -> Shape | None:
@@ -173,6 +183,11 @@ def _empty(shape: Shape) -> str:
 def _host_array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         value = np.ma.filled(value.astype(float_dtype(value.dtype)), np.nan)
+    if isinstance(value, (str, PathLike)):
+        raise InputTypeError(
+            f"`{name}` must be an array or a stack, but is the name {str(value)!r}. Open the file with "
+            "`detectorcal.io.open_frames`."
+        )
     if isinstance(value, np.ndarray) and value.dtype.kind not in REAL + "O":
         return value
     try:

@@ -32,6 +32,11 @@ DEFECTS = {"dead": 1, "hot": 2, "unsolved": 32}
 LARGEST_COEF = 10.0
 """A pixel this many times less (dead) or more (hot) sensitive than its neighbours is not corrected."""
 
+MOST_FAILED = (
+    " With so many, look whether sweep and dark were mixed up, whether there was a beam, and at `cutoff` and "
+    "`saturation`."
+)
+
 SCORE_SIGMA = 20.0
 """Pixels over which :meth:`DetectorCalibrator.score` smooths, whatever the estimator's own sigma: held
 against itself, R^2 is the same for every sigma and chooses nothing."""
@@ -330,6 +335,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             warn(
                 f"{np.count_nonzero(self.defects_)} of {self.n_features_in_} pixels could not be calibrated "
                 f"({causes}); they keep coefficient 1 and are marked in `defects_`."
+                + (MOST_FAILED if np.mean(self.defects_ != 0) > 0.5 else "")
             )
 
     @classmethod
@@ -420,7 +426,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             return self._mean_map("dark", dark, self.detector_shape_, THIS)
         if self.dark_ is None:
             raise InputError(
-                "this calibration was fitted with one dark per frame and has none of its own: give `dark=`."
+                "this calibration was fitted with one dark per frame and has none of its own: give the dark "
+                "of the images, `dark=` (`--dark` in a shell)."
             )
         return self.dark_
 

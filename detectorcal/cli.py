@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,10 +18,11 @@ from rich.table import Table
 from detectorcal import demo
 from detectorcal._errors import DetectorcalError, DetectorcalWarning, InputError
 from detectorcal._files import refuse_existing
+from detectorcal._persistence import check_calibration_name
 from detectorcal._typing import Stack
 from detectorcal._validation import float_dtype
 from detectorcal._version import __version__
-from detectorcal.calibrator import DEFECTS, METHODS, DetectorCalibrator
+from detectorcal.calibrator import DEFECTS, METHODS, MOST_FAILED, DetectorCalibrator
 from detectorcal.io import FrameStack, create_frames, open_frames
 from detectorcal.kernels.smoothing import MODES
 
@@ -114,15 +116,17 @@ def fit(
     sweep: str, output: str, dark: str | None, dark_per_frame: bool, line: bool,
     overwrite: bool, jobs: int, batch_size: int | None, quiet: bool, **params: Any,
 ) -> None:  # fmt: skip
-    r"""Learn each pixel's response from SWEEP, frames of an empty beam at many intensities.
+    """Learn each pixel's response from SWEEP, frames of an empty beam at many intensities.
 
     \b
     Example:
       detectorcal fit sweep.tif --dark darks.tif -o detector.h5
-    """
+    """  # noqa: D301
+    check_calibration_name(output)
     refuse_existing(output, overwrite=overwrite)
+    _refuse_inputs(output, sweep, dark)
     calibrator = DetectorCalibrator(**params, n_jobs=jobs, batch_size=batch_size)
-    with open_frames(sweep, line=line) as frames, _opened(dark, line) as darks:
+    with open_frames(sweep, line=line) as frames, _opened("dark", dark, line) as darks:
         if frames.layout is not None:
             raise InputError(
                 f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the "
@@ -130,6 +134,8 @@ def fit(
             )
         with _watched(frames, "fitting", quiet) as stack:
             calibrator.fit(stack, dark=darks, dark_per_frame=dark_per_frame)
+    if np.all(calibrator.defects_):
+        raise InputError(f"no pixel of `{sweep}` could be calibrated, so nothing is written.{MOST_FAILED}")
     calibrator.save(output, overwrite=overwrite)
     _say(f"{output}: {_summary(calibrator)}", quiet)
 
@@ -152,21 +158,30 @@ def correct(
     flat_has_dark: bool, reject: float | None, line: bool, overwrite: bool, jobs: int,
     batch_size: int | None, quiet: bool,
 ) -> None:  # fmt: skip
-    r"""Correct IMAGE, one frame or many, file to file.
+    """Correct IMAGE, one frame or many, file to file.
 
     A scan in NXtomo or DXchange layout brings its own flats and darks, and is written in its own layout.
 
     \b
     Example:
       detectorcal correct scan.nxs -c detector.h5 -o corrected.nxs
-    """
+    """  # noqa: D301
+    _refuse_inputs(output, image, calibration, flat, dark)
     calibrator = DetectorCalibrator.load(calibration).set_params(n_jobs=jobs, batch_size=batch_size)
     if reject is not None:
         calibrator.set_params(reject=reject)
-    with open_frames(image, line=line) as frames, _opened(flat, line) as flats, _opened(dark, line) as darks:
+    with (
+        open_frames(image, line=line) as frames,
+        _opened("flat", flat, line) as flats,
+        _opened("dark", dark, line) as darks,
+    ):
         flats = frames.flats if flats is None else flats
         darks = frames.darks if darks is None else darks
         correction = calibrator.correction(flats, sigma, darks, flat_has_dark=flat_has_dark)
+        if not np.any(np.isfinite(correction.scale)):
+            raise InputError(
+                "the flat is nowhere above the dark, so nothing is written. Were the two mixed up?"
+            )
         made_by = {"detectorcal": __version__, "image": image, "calibration": calibration}
         with (
             _writer(output, frames, overwrite=overwrite, attributes=made_by) as writer,
@@ -180,12 +195,12 @@ def correct(
 @cli.command(short_help="Show what a calibration file holds.")
 @click.argument("calibration")
 def inspect(calibration: str) -> None:
-    r"""Show what CALIBRATION holds, and how good it is.
+    """Show what CALIBRATION holds, and how good it is.
 
     \b
     Example:
       detectorcal inspect detector.h5
-    """
+    """  # noqa: D301
     calibrator = DetectorCalibrator.load(calibration)
     table = Table(show_header=False, box=None)
     for name, value in _facts(calibrator):
@@ -198,12 +213,12 @@ def inspect(calibration: str) -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the simulated noise.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 def run_demo(output: str | None, seed: int, quiet: bool) -> None:
-    r"""Calibrate a simulated detector, correct a simulated scan, and measure both.
+    """Calibrate a simulated detector, correct a simulated scan, and measure both.
 
     \b
     Example:
       detectorcal demo -o demo_files
-    """
+    """  # noqa: D301
     result = demo.run(seed)
     if output is not None:
         demo.write(result, output)
@@ -224,18 +239,36 @@ def run_demo(output: str | None, seed: int, quiet: bool) -> None:
 
 
 @contextmanager
-def _opened(name: str | None, line: bool) -> Iterator[Any]:
-    """Open the frames of an option; a number stays a number, nothing stays None."""
-    if name is None:
-        yield None
+def _opened(kind: str, name: str | None, line: bool) -> Iterator[Any]:
+    """Open the flats or darks of an option; a number stays a number, nothing stays None."""
+    if name is None or _is_number(name):
+        yield None if name is None else float(name)
         return
+    with open_frames(name, line=line) as frames:
+        own = {"flat": frames.flats, "dark": frames.darks}[kind]
+        if frames.layout is not None and own is None:
+            raise InputError(f"`{name}` is a scan ({frames.layout}) that holds no {kind}s of its own.")
+        yield frames if own is None else own
+
+
+def _is_number(word: str) -> bool:
     try:
-        number = float(name)
+        float(word)
     except ValueError:
-        with open_frames(name, line=line) as frames:
-            yield frames
-    else:
-        yield number
+        return False
+    return True
+
+
+def _refuse_inputs(output: str, *inputs: str | None) -> None:
+    """Never write over what is being read, whatever `--overwrite` says."""
+    for name in inputs:
+        if name is not None and Path(_file_of(name)).resolve() == Path(_file_of(output)).resolve():
+            raise InputError(f"the output `{output}` is also an input. Choose another name.")
+
+
+def _file_of(name: str) -> str:
+    """Give the file of ``file.h5:/dataset``."""
+    return name.partition(":/")[0]
 
 
 def _writer(output: str, frames: FrameStack, *, overwrite: bool, attributes: dict[str, str]) -> Any:
@@ -306,7 +339,7 @@ def _facts(calibrator: DetectorCalibrator) -> Iterator[tuple[str, str]]:
     if good.any():
         low, high = np.percentile(calibrator.coef_[good], [0.1, 99.9])
         yield (
-            "pattern",
+            "coefficients",
             f"{100 * calibrator.coef_[good].std():.3g} % (99.8 % of coefficients {low:.4f} to {high:.4f})",
         )
     yield (
@@ -319,8 +352,8 @@ def _facts(calibrator: DetectorCalibrator) -> Iterator[tuple[str, str]]:
         yield cause, _count(int(np.count_nonzero(calibrator.defects_ & bit)), "pixel")
     dark = calibrator.dark_
     yield "dark", "one per frame, not kept" if dark is None else f"{np.mean(dark):.4g} DN (mean)"
-    for name, value in getattr(calibrator, "provenance_", {}).items():
-        yield name, str(value)
+    for name in ("time", "detectorcal", "numpy"):
+        yield name, str(calibrator.provenance_.get(name, "not known"))
 
 
 def _pixels(shape: tuple[int, ...]) -> str:

@@ -12,7 +12,7 @@ from detectorcal import (
     correct_image,
     fit_response,
 )
-from detectorcal._errors import FileFormatError, InputError, MissingFileError, OutputExistsError
+from detectorcal._errors import FileFormatError, InputError, InputTypeError, MissingFileError, OutputExistsError
 from detectorcal.io import open_frames
 
 SHAPE = (6, 7)
@@ -350,3 +350,14 @@ def test_unsigned_numbers_do_not_wrap_round(sweep):
     got = DetectorCalibrator(2).fit(sweep, dark).transform(sweep)
     assert got.max() < 5000
     assert got.min() < 0
+
+
+def test_a_gaussian_wider_than_any_detector_is_refused():
+    with pytest.raises(InputError, match="`sigma` times `truncate`"):
+        DetectorCalibrator(1e8).fit(np.ones((3, 4, 4)))
+
+
+def test_a_file_name_is_no_array(tmp_path):
+    for name in ("sweep.tif", tmp_path / "sweep.tif"):
+        with pytest.raises(InputTypeError, match="open_frames"):
+            DetectorCalibrator().fit(name)

@@ -193,7 +193,8 @@ def test_version_and_help(capsys):
     assert capsys.readouterr().out == f"detectorcal {__version__}\n"
     for command in ("fit", "correct", "inspect", "demo"):
         run(command, "--help")
-        assert f"detectorcal {command}" in capsys.readouterr().out
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[lines.index("  Example:") + 1].startswith(f"    detectorcal {command}")
 
 
 @pytest.mark.parametrize(
@@ -275,6 +276,53 @@ def test_what_made_the_file_is_in_it(files):
     assert zarr.open("out.zarr", mode="r").attrs["image"] == "scan.tif"
     with tifffile.TiffFile("out.tif") as tif:
         assert json.loads(tif.pages[0].description)["calibration"] == "cal.h5"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "correct scan.tif -c cal.h5 -o scan.tif --overwrite",
+        "correct scan.tif -c cal.h5 -o cal.h5 --overwrite",
+        "correct scan.tif -c cal.h5 --flat flats.tif -o flats.tif --overwrite",
+        "correct all.h5:/scan -c cal.h5 -o all.h5:/corrected --overwrite",
+        "correct scan.tif -c cal.h5 -o all.h5:/corrected --overwrite",
+        "fit sweep.tif --dark darks.tif -o darks.tif --overwrite",
+    ],
+)
+def test_no_input_and_no_neighbour_is_ever_overwritten(files, scene, words, capsys):
+    fitted(scene).save("cal.h5")
+    with h5py.File("all.h5", "w") as f:
+        f["scan"] = scene["scan"]
+    before = {path: path.read_bytes() for path in files.iterdir()}
+    run(*words.split(), code=2)
+    assert {path: path.read_bytes() for path in files.iterdir()} == before
+    assert "\n" not in capsys.readouterr().err.strip()
+
+
+def test_a_scan_given_as_flat_or_dark_lends_its_own(files, scene):
+    fitted(scene).save("cal.h5")
+    _write_dxchange("dx.h5", scene)
+    run("correct", "scan.tif", "-c", "cal.h5", "--flat", "dx.h5", "--dark", "dx.h5", "-o", "out.npy")
+    expected = fitted(scene).transform(scene["scan"], scene["flats"], dark=scene["darks"])
+    np.testing.assert_array_equal(np.load("out.npy"), expected)
+    with h5py.File("bare.h5", "w") as f:
+        f["exchange/data"] = scene["scan"]
+    run("correct", "scan.tif", "-c", "cal.h5", "--flat", "bare.h5", "-o", "no.npy", code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("fit darks.tif --dark sweep.tif -o x.h5", "no pixel"),
+        ("fit sweep.tif --dark darks.tif --cutoff 1e9 -o x.h5", "no pixel"),
+        ("correct scan.tif -c cal.h5 --flat darks.tif --dark flats.tif -o x.h5", "mixed up"),
+    ],
+)
+def test_nothing_useful_is_not_written(files, scene, words, said, capsys):
+    fitted(scene).save("cal.h5")
+    run(*words.split(), code=2)
+    assert said in capsys.readouterr().err
+    assert not (files / "x.h5").exists()
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".zarr", ".tif", ".npy"])

@@ -77,7 +77,7 @@ def uses_low_rank(n, s):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("shape", [(61,), (256,), (33, 20), (96, 131), (130, 200)], ids=str)
+@pytest.mark.parametrize("shape", [(61,), (256,), (33, 20), (96, 131)], ids=str)
 def test_equals_scipy(shape, mode, way, dtype):
     frames = spread_frames(shape).astype(dtype)
     for sigma in (0.3, 3.0, 12.5, 50.0):
@@ -161,7 +161,7 @@ def test_a_hard_edge_errs_by_no_more_than_documented():
     # every place of a collimator's edge at once: the errors of steps are the running sums over a row
     worst_step = 0.0
     for mode in ("nearest", "reflect", "wrap", "constant"):
-        for n, sigma in ((700, 20.0), (1032, 20.0), (1032, 50.0)):
+        for n, sigma in ((700, 20.0), (1032, 50.0)):
             _, missing = smoothing_matrices(n, Smoothing(sigma, mode, 0.0, 4.0))
             worst_step = max(worst_step, np.abs(np.cumsum(missing, axis=1)).max())
     # measured: 2.6e-5, and 7.7e-5 on lines of 4096; the lower bound keeps this test from looking at nothing

@@ -156,6 +156,11 @@ def _read(path: Path, kind: _Format) -> tuple[dict[str, Any], Arrays]:
         ) from error
 
 
+def check_calibration_name(path: _typing.Path) -> None:
+    """Raise unless the name's suffix is one of a calibration file: before long work, not after it."""
+    _format_of(Path(path))
+
+
 def _format_of(path: Path) -> _Format:
     try:
         return _FORMATS[path.suffix.lower()]

@@ -52,5 +52,8 @@ def open_folder(path: Path) -> Iterator[tuple[Any, Load]]:
         check_layout(name, found, (spec.shape, spec.dtype, spec.shape, ["bytes"]))
         return np.asarray(array[...], dtype=spec.dtype)
 
+    if not isinstance(zarr.open(zarr.storage.LocalStore(path, read_only=True), mode="r"), zarr.Group):
+        yield None, load
+        return
     group = zarr.open_group(zarr.storage.LocalStore(path, read_only=True), mode="r", zarr_format=3)
     yield group.attrs.get(MARK), load

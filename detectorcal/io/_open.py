@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from detectorcal import _typing
-from detectorcal._errors import InputError
+from detectorcal._errors import InputError, OutputExistsError
 from detectorcal._files import atomic_file, atomic_folder, reading, writing
 from detectorcal.io import hdf5, npy, tiff, zarr
 from detectorcal.io._names import Location, is_numeric, locate, locate_output
@@ -145,6 +145,11 @@ def create_frames(
     array([0., 1., 2.], dtype=float32)
     """
     location = locate_output(path)
+    if location.inside and location.path.exists():
+        raise OutputExistsError(
+            f"`{location.path}` exists already, and writing `{location}` would replace all that is in it. "
+            "Name a new file, or remove it first."
+        )
     plan = _plan(location, shape, dtype, layout, angles, attributes, chunks)
     place = atomic_folder if location.format == "zarr" else atomic_file
     with place(location.path, overwrite=overwrite) as temporary:
