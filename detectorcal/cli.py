@@ -340,7 +340,7 @@ def _facts(calibrator: DetectorCalibrator) -> Iterator[tuple[str, str]]:
         low, high = np.percentile(calibrator.coef_[good], [0.1, 99.9])
         yield (
             "coefficients",
-            f"{100 * calibrator.coef_[good].std():.3g} % (99.8 % of coefficients {low:.4f} to {high:.4f})",
+            f"{100 * calibrator.coef_[good].std():.3g} % (99.8 % between {low:.4f} and {high:.4f}), the bend of the beam included",
         )
     yield (
         "standard error",

@@ -12,7 +12,13 @@ from detectorcal import (
     correct_image,
     fit_response,
 )
-from detectorcal._errors import FileFormatError, InputError, InputTypeError, MissingFileError, OutputExistsError
+from detectorcal._errors import (
+    FileFormatError,
+    InputError,
+    InputTypeError,
+    MissingFileError,
+    OutputExistsError,
+)
 from detectorcal.io import open_frames
 
 SHAPE = (6, 7)
