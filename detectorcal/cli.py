@@ -338,9 +338,10 @@ def _facts(calibrator: DetectorCalibrator) -> Iterator[tuple[str, str]]:
     yield "method", f"{calibrator.method}, sigma {calibrator.sigma:g} px, cutoff {calibrator.cutoff:g} DN"
     if good.any():
         low, high = np.percentile(calibrator.coef_[good], [0.1, 99.9])
+        spread = 100 * calibrator.coef_[good].std()
         yield (
             "coefficients",
-            f"{100 * calibrator.coef_[good].std():.3g} % (99.8 % between {low:.4f} and {high:.4f}), the bend of the beam included",
+            f"spread {spread:.3g} %, bend of the beam included; 99.8 % in {low:.4f}-{high:.4f}",
         )
     yield (
         "standard error",
