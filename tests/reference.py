@@ -69,6 +69,8 @@ def fill(frame, good):
                 filled[pixel] = total[pixel] / weight[pixel]
                 waiting[pixel] = False
         sigma *= 2
+    if good.any():
+        filled[waiting] = known[good].mean()
     return filled
 
 

@@ -15,7 +15,7 @@ from tests import reference
 METHODS = ("croton", "photon")
 MODES = ("nearest", "reflect", "mirror", "wrap", "constant", "grid-constant", "grid-mirror", "grid-wrap")
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5, "uint16": 1e-5}
-LINE, SMALL, WIDE, LARGE = (300,), (24, 31), (20, 100), (90, 100)
+LINE, SMALL, WIDE, LARGE = (300,), (24, 31), (12, 96), (90, 100)
 SIGMA = {LINE: 12.0, SMALL: 3.0, WIDE: 20.0, LARGE: 20.0}
 """SMALL is multiplied with whole matrices, LARGE with factors of low rank, WIDE with both."""
 shapes = pytest.mark.parametrize("shape", [LINE, SMALL, WIDE], ids=str)
@@ -48,7 +48,7 @@ def assert_same_std(cal, line):
     assert np.isnan(found[~solved]).all()
     # croton takes c^2 sum m^2 for sum s^2, and the sweep's course from a row up to 15 above: some percent,
     # more where a constant beyond the edge gives the first and the last row a course of their own
-    tolerance = 1e-4 if cal.method == "photon" else 0.1 if "constant" in cal.mode else 0.05
+    tolerance = 1e-4 if cal.method == "photon" else 0.15 if "constant" in cal.mode else 0.05
     np.testing.assert_allclose(found[solved], relative[solved], rtol=tolerance)
 
 

@@ -334,3 +334,13 @@ def test_no_spot_and_no_nan_changes_nothing(library):
     frames = frames_of((20, 30))
     where = {"numpy": on_numpy, "device": on_device}[library]
     np.testing.assert_array_equal(where(replace_spots, frames, 50.0), frames)
+
+
+@libraries
+def test_one_believable_pixel_fills_its_frame_and_none_leaves_zeros(where):
+    frames = np.full((2, 64, 80), 100.0)
+    masked = np.ones(frames.shape, bool)
+    masked[0, 20, 30] = False
+    found = where(fill_masked, frames, masked)
+    np.testing.assert_allclose(found[0], 100.0, rtol=1e-6)
+    assert not np.any(found[1])

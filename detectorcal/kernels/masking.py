@@ -64,7 +64,15 @@ def fill_masked(frames: Array, masked: Array) -> Array:
         filled = xp.where(reached, guess, filled)
         missing = missing & ~reached
         sigma *= 2
-    return filled
+    return xp.where(missing, _mean_of_believable(known, believable), filled)
+
+
+def _mean_of_believable(known: Array, believable: Array) -> Array:
+    """Mean of each frame's believable pixels, for what lies too far from any of them; 0 without one."""
+    xp = namespace(known)
+    axes = tuple(range(1, known.ndim))
+    count = xp.sum(believable, axis=axes, keepdims=True)
+    return xp.sum(known, axis=axes, keepdims=True) / xp.where(count > 0, count, xp.ones_like(count))
 
 
 def median_of_neighbours(frames: Array) -> Array:
