@@ -20,7 +20,7 @@ import joblib
 import numpy as np
 import threadpoolctl
 
-from detectorcal._arrays import as_dask, is_dask, put_like
+from detectorcal._arrays import as_dask, is_dask, is_eager, is_numpy, put_like
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.kernels.accumulation import Accumulation, Condensed, join
 from detectorcal.kernels.correction import correct
@@ -182,7 +182,7 @@ def correct_frames(
     """
     if is_dask(frames):
         return _correct_lazily(frames, dark, scale, dtype, reject)
-    if not _is_read_by_slicing_to_numpy(frames):
+    if is_eager(frames) and not is_numpy(frames):
         like = frames[:0]
         return correct(
             frames, put_like(dark.astype(dtype), like), put_like(scale.astype(dtype), like), reject, out
@@ -334,13 +334,9 @@ class _WriteBehind:
             self._wait()
 
 
-def _is_read_by_slicing_to_numpy(stack: Any) -> bool:
-    return isinstance(stack, np.ndarray) or not hasattr(stack, "__array_namespace__")
-
-
 def _frames_per_part(shape: Shape) -> int:
     """Frames worked on at once: a divisor of a run, fixed by the detector alone."""
-    wanted = BLOCK_PIXELS // max(1, int(np.prod(shape)))
+    wanted = BLOCK_PIXELS // max(1, math.prod(shape))
     return max(divisor for divisor in (1, 2, 4, 8) if divisor <= max(wanted, 1))
 
 

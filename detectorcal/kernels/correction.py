@@ -10,6 +10,7 @@ import numpy as np
 
 from detectorcal._arrays import is_numpy, namespace
 from detectorcal._typing import Array, Float64
+from detectorcal.kernels.accumulation import subtract_dark
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.smoothing import Smoothing, gaussian
 
@@ -117,8 +118,7 @@ def correct(frames: Array, dark: Array, scale: Array, reject: float | None, out:
         np.subtract(out, dark, out=out)
         np.multiply(out, scale, out=out)
         return out
-    xp = namespace(frames)
-    measured = xp.astype(frames, dark.dtype) - dark
+    measured = subtract_dark(frames, dark)
     corrected = (measured if reject is None else replace_spots(measured, reject)) * scale
     if out is None:
         return corrected
