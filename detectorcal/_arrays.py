@@ -1,20 +1,35 @@
 """Which array library an array belongs to, and the way to it and back.
 
-With :mod:`detectorcal._execution` the only room that knows an array library other than NumPy by name.
+With the rooms that schedule the only one that knows an array library other than NumPy by name.
 """
 
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import array_api_compat
 import numpy as np
 
-from detectorcal._errors import MissingDependencyError
-from detectorcal._typing import Array
+from detectorcal._errors import DeviceError, MissingDependencyError
+from detectorcal._typing import Array, Shape
 
-__all__ = ["as_dask", "is_dask", "is_lazy", "is_numpy", "namespace", "put_like", "sum_of_products"]
+__all__ = [
+    "DEVICES",
+    "Device",
+    "as_dask",
+    "device_named",
+    "is_dask",
+    "is_eager",
+    "is_host_table",
+    "is_lazy",
+    "is_numpy",
+    "namespace",
+    "put_like",
+    "reshape",
+    "sum_of_products",
+    "to_host",
+]
 
 _NUMPY: ModuleType = array_api_compat.array_namespace(np.empty(0))
 
@@ -55,12 +70,29 @@ def is_host_table(array: Any) -> bool:
     return hasattr(array, "iloc") or hasattr(array, "tocsr") or hasattr(array, "__dataframe__")
 
 
-def put_like(values: np.ndarray, like: Array, dtype: Any = None) -> Array:
+def put_like(values: np.ndarray, like: Array) -> Array:
     """Copy a NumPy array to the library and device of ``like``; NumPy stays NumPy."""
     if is_numpy(like):
-        return values if dtype is None else values.astype(dtype, copy=False)
-    xp = namespace(like)
-    return xp.asarray(values, dtype=dtype, device=array_api_compat.device(like))
+        return values
+    return namespace(like).asarray(values, device=array_api_compat.device(like))
+
+
+def to_host(array: Array) -> np.ndarray:
+    """Copy an array of any library to NumPy; NumPy stays as it is."""
+    if is_numpy(array):
+        return array  # type: ignore[no-any-return]
+    if array_api_compat.is_cupy_array(array):
+        return array.get()  # type: ignore[no-any-return]
+    if array_api_compat.is_torch_array(array):
+        return array.detach().cpu().numpy()  # type: ignore[no-any-return]
+    if hasattr(array, "to_device"):
+        array = array.to_device(namespace(array).__array_namespace_info__().default_device())
+    return np.asarray(array)
+
+
+def reshape(array: Array, shape: Shape) -> Array:
+    """Reshape an array of any library, lazy ones included."""
+    return array.reshape(shape) if hasattr(array, "reshape") else namespace(array).reshape(array, shape)
 
 
 def sum_of_products(*arrays: Array) -> Array:
@@ -86,3 +118,91 @@ def as_dask(array: Any) -> Any:
     return dask.array.from_array(
         array, chunks={axis: frame_axes.get(axis, "auto") for axis in range(array.ndim)}
     )
+
+
+class Device(Protocol):
+    """Where batches of host arrays are worked on."""
+
+    def put(self, frames: Array) -> Array:
+        """Copy a batch there; called from the thread that reads."""
+        ...
+
+    def get(self, array: Array) -> Array:
+        """Copy a result back; called from the thread that writes."""
+        ...
+
+    def finish(self) -> None:
+        """Wait for the work on a batch, after which its memory may be used again."""
+        ...
+
+
+class _WhereTheyAre:
+    """No transfer: host arrays are worked on by the host's cores, a device's arrays on their device."""
+
+    def put(self, frames: Array) -> Array:
+        return frames
+
+    def get(self, array: Array) -> Array:
+        return array
+
+    def finish(self) -> None:
+        pass
+
+
+class _Cuda:
+    """CuPy's current CUDA device.
+
+    Each direction has a stream of its own and goes through pinned memory, which the device can read while
+    the processor does something else.
+    """
+
+    def __init__(self) -> None:
+        self._cupy, self._cupyx = _usable_cupy()
+        self._device = self._cupy.cuda.Device()  # the current one: each thread has its own
+        self._upload = self._cupy.cuda.Stream(non_blocking=True)
+        self._download = self._cupy.cuda.Stream(non_blocking=True)
+
+    def put(self, frames: Array) -> Array:
+        with self._device, self._upload:
+            staged = self._cupyx.empty_pinned(frames.shape, frames.dtype)
+            staged[...] = frames
+            array = self._cupy.empty(frames.shape, frames.dtype)
+            array.set(staged, stream=self._upload)
+            self._upload.synchronize()
+        return array
+
+    def get(self, array: Array) -> Array:
+        with self._device, self._download:
+            staged = self._cupyx.empty_pinned(array.shape, array.dtype)
+            array.get(stream=self._download, out=staged)
+            self._download.synchronize()
+        return staged
+
+    def finish(self) -> None:
+        self._cupy.cuda.get_current_stream().synchronize()
+
+
+def _usable_cupy() -> tuple[ModuleType, ModuleType]:
+    try:
+        import cupy
+        import cupyx
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'`device="cuda"` needs CuPy, which cannot be imported ({error}): pip install "detectorcal[gpu]".'
+        ) from error
+    try:
+        n_devices, reason = cupy.cuda.runtime.getDeviceCount(), "there is none"
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        n_devices, reason = 0, str(error)
+    if not n_devices:
+        raise DeviceError(f'`device="cuda"`: CuPy finds no usable GPU ({reason}). Use `device=None`.')
+    return cupy, cupyx
+
+
+DEVICES: dict[str | None, type[Device]] = {None: _WhereTheyAre, "cpu": _WhereTheyAre, "cuda": _Cuda}
+"""What ``device`` may be."""
+
+
+def device_named(name: str | None) -> Device:
+    """Make a device ready."""
+    return DEVICES[name]()

@@ -6,10 +6,22 @@ that ``except ValueError`` or ``except FileNotFoundError`` keeps working.
 
 import sys
 import warnings
+from typing import Any
 
 
 class DetectorcalError(Exception):
     """Anything that detectorcal refuses to do, with the reason and the cure in its text."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # OSError's own forgets `errno` where it was set later
+        return _rebuilt, (type(self), self.args, getattr(self, "errno", None)), vars(self)
+
+
+def _rebuilt(kind: type[DetectorcalError], args: tuple[Any, ...], errno: int | None) -> DetectorcalError:
+    error = kind(*args)
+    if errno is not None:
+        error.errno = errno  # type: ignore[attr-defined]
+    return error
 
 
 class InputError(DetectorcalError, ValueError):
@@ -42,6 +54,18 @@ class FileFormatError(DetectorcalError, ValueError):
 
 class DamagedFileError(DetectorcalError, OSError):
     """A file is truncated or corrupted."""
+
+
+class ClusterError(DetectorcalError, ConnectionError):
+    """A Dask cluster cannot be reached, or was lost."""
+
+
+class DeviceError(DetectorcalError, RuntimeError):
+    """The device that was asked for cannot be used."""
+
+
+class BatchError(DetectorcalError, MemoryError):
+    """A batch of frames does not fit into memory."""
 
 
 class NewerProtocolError(DetectorcalError, ValueError):

@@ -9,45 +9,44 @@ is the same to the last bit for every ``n_jobs`` and ``batch_size``.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
-import joblib
 import numpy as np
-import threadpoolctl
 
-from detectorcal._arrays import as_dask, is_dask, is_eager, is_numpy, put_like
+from detectorcal._arrays import (
+    as_dask,
+    device_named,
+    is_dask,
+    is_eager,
+    is_numpy,
+    put_like,
+    reshape,
+    to_host,
+)
+from detectorcal._streaming import (
+    RUN_LENGTH,
+    Threads,
+    WriteBehind,
+    batches,
+    cut,
+    is_resident,
+    read,
+    read_ahead,
+    single_threaded_blas,
+)
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.kernels.accumulation import Accumulation, Condensed, join
 from detectorcal.kernels.correction import correct
 from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, add_sums, empty_sums
 
-__all__ = [
-    "as_frames",
-    "batches",
-    "copy_frames",
-    "correct_frames",
-    "mean_frame",
-    "read",
-    "single_threaded_blas",
-    "sum_frames",
-]
-
-RUN_LENGTH = 8
-"""Frames summed in their own precision before they are added to float64."""
-
-BATCH_BYTES = 32 * 2**20
-"""Size of a batch of raw frames where ``batch_size`` is None."""
+__all__ = ["as_frames", "copy_frames", "correct_frames", "mean_frame", "sum_frames"]
 
 BLOCK_PIXELS = 2**16
 """Pixels of a row block: its handful of float32 temporaries stay near the core."""
 
-TASK_PIXELS = 2**24
-"""Pixels corrected by one task of a thread: enough to outweigh handing it over."""
+DEVICE_BLOCK_PIXELS = 2**24
+"""The same on a device, which wants few large pieces of work: temporaries of 64 MB."""
 
 MERGED_AT_ONCE = 8
 """Sums merged by one task of a Dask graph."""
@@ -60,7 +59,8 @@ def sum_frames(
     dtype: np.dtype,
     *,
     n_jobs: int | None,
-    batch_size: int | None,
+    batch_size: int | str | None,
+    device: str | None,
 ) -> Sums:
     """Accumulate a response model's sums over a stack.
 
@@ -76,37 +76,51 @@ def sum_frames(
         Floating precision of the work inside a run.
     n_jobs : int or None
         Threads, as joblib counts them.
-    batch_size : int or None
-        Frames read at a time, rounded up to whole runs; None takes :data:`BATCH_BYTES`.
+    batch_size : int, str or None
+        Frames or bytes read at a time; see :func:`~detectorcal._streaming.batches`.
+    device : str or None
+        Where the batches of host arrays are worked on, a key of :data:`~detectorcal._arrays.DEVICES`.
 
     Returns
     -------
     dict of str to float64 array of shape detector_shape
     """
     if is_dask(stack):
-        return _sum_lazily(stack, dark, accumulation, dtype)
-    totals = empty_sums(accumulation.model, tuple(stack.shape[1:]))
+        return _sum_lazily(stack, dark, accumulation, dtype, device)
+    place = device_named(device)
     dark_per_frame = len(dark.shape) == len(stack.shape)
-    shared = None if dark_per_frame else np.asarray(dark).astype(dtype)
-    with single_threaded_blas(), joblib.Parallel(n_jobs, require="sharedmem") as parallel:
-        for batch, frames in _read_ahead(stack, batch_size):
-            darks = read(dark, batch).astype(dtype) if dark_per_frame else shared
-            _add_batch(frames, darks, accumulation, totals, parallel)
-    return totals
+    totals: dict[str, Array] = {}
+    with single_threaded_blas(), Threads(n_jobs) as threads:
+        for batch, frames in read_ahead(stack, batch_size, place):
+            if not totals:
+                totals = empty_sums(accumulation.model, tuple(stack.shape[1:]), frames)
+                shared = None if dark_per_frame else _to(dark, dtype, frames)
+            darks = _to(read(dark, batch), dtype, frames) if dark_per_frame else shared
+            _add_batch(frames, darks, accumulation, totals, threads)
+            place.finish()
+    return {name: to_host(total) for name, total in totals.items()}
 
 
-def _sum_lazily(stack: Any, dark: Any, accumulation: Accumulation, dtype: np.dtype) -> Sums:
+def _to(values: Array, dtype: np.dtype, like: Array) -> Array:
+    """Bring a dark to the frames' library and device, in the precision of the work."""
+    return put_like(to_host(values).astype(dtype, copy=False), like)
+
+
+def _sum_lazily(
+    stack: Any, dark: Any, accumulation: Accumulation, dtype: np.dtype, device: str | None
+) -> Sums:
     """Sum each chunk of a Dask array where it is, and merge the sums as a tree, in one graph."""
     import dask
 
-    sum_chunk = dask.delayed(partial(sum_frames, n_jobs=1, batch_size=None), pure=True)
+    work = partial(sum_frames, n_jobs=1, batch_size=None, device=device)
+    sum_chunk = dask.delayed(work, pure=True)
     stack = _whole_frames(stack)
     chunks = list(stack.to_delayed().ravel())
     if len(dark.shape) == stack.ndim:
         darks = dark if is_dask(dark) else as_dask(dark)
         darks = list(darks.rechunk(stack.chunks).to_delayed().ravel())
     else:
-        darks = [dask.delayed(np.asarray(dark))] * len(chunks)
+        darks = [dask.delayed(to_host(dark))] * len(chunks)
     sums = [sum_chunk(frames, d, accumulation, dtype) for frames, d in zip(chunks, darks, strict=True)]
     merge = dask.delayed(add_sums, pure=True)
     while len(sums) > 1:
@@ -121,29 +135,32 @@ def _whole_frames(stack: Any) -> Any:
 
 
 def _add_batch(
-    frames: Array, dark: Any, accumulation: Accumulation, totals: Sums, parallel: joblib.Parallel
+    frames: Array, dark: Array, accumulation: Accumulation, totals: dict[str, Array], threads: Threads
 ) -> None:
     """Add one batch to the totals: condense whole frames first, then sum blocks of rows."""
-    step = _frames_per_part(frames.shape[1:])
+    step = _frames_per_part(frames)
 
     def darks(part: slice) -> Any:
-        return dark[part] if dark.ndim == frames.ndim else dark
+        return dark[part, ...] if dark.ndim == frames.ndim else dark
 
     def condense(part: slice) -> Condensed:
-        return accumulation.condense(frames[part], darks(part))
+        return accumulation.condense(frames[part, ...], darks(part))
 
-    condensed = parallel(joblib.delayed(condense)(part) for part in _cut(len(frames), step))
+    condensed = threads.map(condense, cut(frames.shape[0], step))
     runs = [
         (run, join(condensed[run.start // step : -(-run.stop // step)]))
-        for run in _cut(len(frames), RUN_LENGTH)
+        for run in cut(frames.shape[0], RUN_LENGTH)
     ]
 
     def sum_rows(rows: slice) -> None:
+        count = 0  # a number as long as all pixels take part
         for run, whole in runs:
-            sums = accumulation.sums(frames[run], darks(run), whole, rows)
+            sums = accumulation.sums(frames[run, ...], darks(run), whole, rows)
+            count = count + sums.pop("frames")
             add_rows(accumulation.model, totals, sums, rows)
+        add_rows(accumulation.model, totals, {"frames": count}, rows)
 
-    parallel(joblib.delayed(sum_rows)(rows) for rows in _row_blocks(frames.shape[1:]))
+    threads.map(sum_rows, _row_blocks(frames))
 
 
 def correct_frames(
@@ -155,7 +172,8 @@ def correct_frames(
     reject: float | None,
     out: Any,
     n_jobs: int | None,
-    batch_size: int | None,
+    batch_size: int | str | None,
+    device: str | None,
 ) -> Any:
     """Correct a stack, ``(frames - dark) * scale``.
 
@@ -172,7 +190,7 @@ def correct_frames(
         See :func:`detectorcal.kernels.correction.correct`.
     out : array or writer of the shape of ``frames``, or None
         Anything that takes ``out[slice] = frames``; None makes a NumPy array.
-    n_jobs, batch_size
+    n_jobs, batch_size, device
         As in :func:`sum_frames`.
 
     Returns
@@ -180,53 +198,73 @@ def correct_frames(
     array of the shape of ``frames``
         ``out`` if that was given.
     """
-    if is_dask(frames):
-        return _correct_lazily(frames, dark, scale, dtype, reject)
-    if is_eager(frames) and not is_numpy(frames):
-        like = frames[:0]
-        return correct(
-            frames, put_like(dark.astype(dtype), like), put_like(scale.astype(dtype), like), reject, out
-        )
     dark, scale = dark.astype(dtype), scale.astype(dtype)
+    if is_dask(frames):
+        return _correct_lazily(frames, dark, scale, dtype, reject, device)
+    if is_eager(frames) and not is_numpy(frames):
+        return correct(frames, put_like(dark, frames), put_like(scale, frames), reject, out)
     out = np.empty(frames.shape, dtype) if out is None else out
-    in_place = isinstance(out, np.ndarray) and out.dtype == dtype
-    with joblib.Parallel(n_jobs, require="sharedmem") as parallel, _WriteBehind(out) as writer:
-        for batch, raw in _read_ahead(frames, batch_size):
-            target = out[batch] if in_place else np.empty(raw.shape, dtype)
-            _correct_batch(raw, dark, scale, reject, target, parallel)
-            if not in_place:
-                writer.write(batch, target)
+    place = device_named(device)
+    if is_resident(frames) and batch_size is None and device is None:
+        batch_size = frames.shape[0]  # in memory, and nothing of the size of a batch is made
+    maps: tuple[Array, Array] | None = None
+    with Threads(n_jobs) as threads, WriteBehind(out, place) as writer:
+        for batch, raw in read_ahead(frames, batch_size, place):
+            maps = maps or (put_like(dark, raw), put_like(scale, raw))
+            on_host, in_place = is_numpy(raw), isinstance(out, np.ndarray) and out.dtype == dtype
+            if not on_host:
+                corrected = correct(raw, *maps, reject, None)
+                place.finish()
+            else:
+                corrected = out[batch] if in_place else np.empty(raw.shape, dtype)
+                _correct_batch(raw, *maps, reject, corrected, threads)
+            if not (on_host and in_place):
+                writer.write(batch, corrected)
     return out
 
 
-def _correct_batch(
-    raw: Any, dark: Any, scale: Any, reject: float | None, out: Any, parallel: joblib.Parallel
-) -> None:
+def _correct_batch(raw: Any, dark: Any, scale: Any, reject: float | None, out: Any, threads: Threads) -> None:
     """Correct frame by frame, in blocks of rows unless spots must be looked for in whole frames."""
-    blocks = _row_blocks(raw.shape[1:]) if reject is None else [slice(None)]
-    step = _frames_per_part(raw.shape[1:])
-    per_task = max(step, TASK_PIXELS // math.prod(raw.shape[1:]))
+    parts = cut(len(raw), _frames_per_part(raw))
+    if reject is not None:
+        threads.map(lambda part: correct(raw[part], dark, scale, reject, out[part]), parts)
+        return
 
-    def work(task: slice) -> None:
-        # rows outside: their part of the two maps stays in cache over the frames
-        for rows in blocks:
-            for start in range(task.start, task.stop, step):
-                part = slice(start, min(start + step, task.stop))
-                correct(raw[part, rows], dark[rows], scale[rows], reject, out[part, rows])
+    def correct_rows(rows: slice) -> None:
+        # the rows' part of the two maps stays in cache over the frames
+        for part in parts:
+            correct(raw[part, rows], dark[rows], scale[rows], None, out[part, rows])
 
-    parallel(joblib.delayed(work)(part) for part in _cut(len(raw), per_task))
+    threads.map(correct_rows, _row_blocks(raw))
 
 
-def _correct_lazily(frames: Any, dark: Any, scale: Any, dtype: np.dtype, reject: float | None) -> Any:
-    whole_frames = frames.rechunk(dict.fromkeys(range(1, frames.ndim), -1))
-    maps = (dark.astype(dtype), scale.astype(dtype))
-    return whole_frames.map_blocks(
-        correct, *maps, reject, None, dtype=dtype, meta=np.empty((0,) * frames.ndim, dtype)
-    )
+def _correct_lazily(
+    frames: Any, dark: Any, scale: Any, dtype: Any, reject: float | None, device: str | None
+) -> Any:
+    work = partial(_correct_chunk, reject=reject, device=device)
+    empty = np.empty((0,) * frames.ndim, dtype)
+    return _whole_frames(frames).map_blocks(work, dark, scale, dtype=dtype, meta=empty)
+
+
+def _correct_chunk(
+    frames: Array, dark: Array, scale: Array, *, reject: float | None, device: str | None
+) -> Array:
+    """Correct one chunk of a Dask array where it is."""
+    place = device_named(device)
+    frames = place.put(frames)
+    corrected = correct(frames, put_like(dark, frames), put_like(scale, frames), reject, None)
+    place.finish()
+    return place.get(corrected)
 
 
 def copy_frames(stack: Stack, out: Any) -> None:
-    """Copy a stack, lazy or on disk, a batch at a time."""
+    """Copy a stack, lazy or on disk, a batch at a time; Dask's workers write themselves where they can."""
+    carrier = out.carrier() if is_dask(stack) and hasattr(out, "carrier") else None
+    if carrier is not None:
+        from detectorcal._cluster import carry_frames
+
+        carry_frames(_whole_frames(stack), carrier, out.carried)
+        return
     for batch in batches(stack, None):
         out[batch] = read(stack, batch)
 
@@ -250,8 +288,8 @@ def as_frames(images: Any, frame_shape: Shape) -> Any:
     n_frames = math.prod(shape) // math.prod(frame_shape)
     if shape == (n_frames, *frame_shape):
         return images
-    if hasattr(images, "reshape"):
-        return images.reshape((n_frames, *frame_shape))
+    if is_dask(images) or is_eager(images):
+        return reshape(images, (n_frames, *frame_shape))
     if shape[0] == n_frames:
         return _Framed(images, frame_shape)
     return np.asarray(images[:]).reshape((n_frames, *frame_shape))
@@ -270,104 +308,27 @@ class _Framed:
         return frames.reshape(len(frames), *self.shape[1:])
 
 
-def mean_frame(stack: Stack, *, batch_size: int | None) -> Float64:
-    """Mean over the frames of a stack, float64; reads a batch at a time."""
+def mean_frame(stack: Stack, *, batch_size: int | str | None) -> Float64:
+    """Mean over the frames of a stack, float64 in host memory; reads a batch at a time."""
     total = np.zeros(stack.shape[1:])
     for batch in batches(stack, batch_size):
-        total += read(stack, batch).sum(axis=0, dtype=np.float64)
+        total += to_host(read(stack, batch)).sum(axis=0, dtype=np.float64)
     return total / stack.shape[0]
 
 
-def batches(stack: Stack, batch_size: int | None) -> list[slice]:
-    """Cut a stack into batches of whole runs."""
-    frame_bytes = max(1, math.prod(stack.shape[1:]) * np.dtype(stack.dtype).itemsize)
-    size = BATCH_BYTES // frame_bytes if batch_size is None else batch_size
-    size = -(-max(size, 1) // RUN_LENGTH) * RUN_LENGTH
-    return _cut(stack.shape[0], size)
-
-
-def _cut(length: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
-
-
-def read(stack: Stack, batch: slice) -> np.ndarray:
-    """Read a batch as a NumPy array in native byte order, of single precision at least."""
-    frames = np.asarray(stack[batch])
-    half = frames.dtype.kind == "f" and frames.dtype.itemsize < np.dtype(np.float32).itemsize
-    return frames.astype(np.float32 if half else frames.dtype.newbyteorder("="), copy=False)
-
-
-def _read_ahead(stack: Stack, batch_size: int | None) -> Iterator[tuple[slice, np.ndarray]]:
-    """Give the batches one by one while the next is being read."""
-    todo = batches(stack, batch_size)
-    with ThreadPoolExecutor(1, "detectorcal-reader") as reader:
-        coming = reader.submit(read, stack, todo[0])
-        for batch, after in zip(todo, [*todo[1:], None], strict=True):
-            frames = coming.result()
-            if after is not None:
-                coming = reader.submit(read, stack, after)
-            yield batch, frames
-
-
-class _WriteBehind:
-    """Write each batch while the next is being worked on; errors come out with the one after."""
-
-    def __init__(self, out: Any) -> None:
-        self._out = out
-        self._thread = ThreadPoolExecutor(1, "detectorcal-writer")
-        self._going: Future[None] | None = None
-
-    def write(self, batch: slice, frames: np.ndarray) -> None:
-        self._wait()
-        self._going = self._thread.submit(self._out.__setitem__, batch, frames)
-
-    def _wait(self) -> None:
-        if self._going is not None:
-            self._going.result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._thread.shutdown(wait=True)
-        if kind is None:
-            self._wait()
-
-
-def _frames_per_part(shape: Shape) -> int:
-    """Frames worked on at once: a divisor of a run, fixed by the detector alone."""
-    wanted = BLOCK_PIXELS // max(1, math.prod(shape))
+def _frames_per_part(frames: Array) -> int:
+    """Frames worked on at once: a divisor of a run, fixed by the detector and the kind of array alone."""
+    wanted = _block_pixels(frames) // max(1, math.prod(frames.shape[1:]))
     return max(divisor for divisor in (1, 2, 4, 8) if divisor <= max(wanted, 1))
 
 
-def _row_blocks(shape: Shape) -> list[slice]:
+def _row_blocks(frames: Array) -> list[slice]:
     """Cut a detector into blocks of whole rows; a line detector is not cut."""
+    shape = tuple(frames.shape[1:])
     if len(shape) == 1:
         return [slice(0, shape[0])]
-    return _cut(shape[0], max(1, BLOCK_PIXELS // shape[1] // ROW_STEP) * ROW_STEP)
+    return cut(shape[0], max(1, _block_pixels(frames) // shape[1] // ROW_STEP) * ROW_STEP)
 
 
-_blas_lock = threading.Lock()
-_blas_users = 0
-_blas_limiter: Any = None
-
-
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Hold BLAS to one thread while any thread of this process is inside.
-
-    Overlapping :func:`threadpoolctl.threadpool_limits` restore one another's limit, and BLAS stays at
-    one thread for good; so there is one limiter, set by the first to come and lifted by the last to go.
-    """
-    global _blas_users, _blas_limiter
-    with _blas_lock:
-        if _blas_users == 0:
-            _blas_limiter = threadpoolctl.threadpool_limits(limits=1, user_api="blas")
-        _blas_users += 1
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            _blas_users -= 1
-            if _blas_users == 0:
-                _blas_limiter.restore_original_limits()
+def _block_pixels(frames: Array) -> int:
+    return BLOCK_PIXELS if is_numpy(frames) else DEVICE_BLOCK_PIXELS

@@ -21,6 +21,9 @@ __all__ = ["DESCRIPTIONS", "pack", "provenance", "unpack"]
 
 ESTIMATOR = "DetectorCalibrator"
 
+OF_THE_MACHINE = {"device"}
+"""Parameters that are not saved: the next machine may not have what they name."""
+
 DESCRIPTIONS = {
     "coef": "Coefficient, dimensionless: multiplies what the pixel reads above its dark; 1 if not solved",
     "coef_std": "Standard error of the coefficient; NaN if not known",
@@ -60,7 +63,11 @@ def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     names = getattr(calibrator, "feature_names_in_", None)
     header = {
         "estimator": ESTIMATOR,
-        "params": {name: _plain(value) for name, value in calibrator.get_params().items()},
+        "params": {
+            name: _plain(value)
+            for name, value in calibrator.get_params().items()
+            if name not in OF_THE_MACHINE
+        },
         "state": {
             "n_frames_seen": calibrator.n_frames_seen_,
             "system_gain": None if np.isnan(calibrator.system_gain_) else calibrator.system_gain_,

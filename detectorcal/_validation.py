@@ -6,6 +6,7 @@ A message names the argument, what was wanted, what came and, where there is one
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from numbers import Integral, Real
 from os import PathLike
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array, validate_data
 
-from detectorcal._arrays import is_host_table, is_lazy, is_numpy
+from detectorcal._arrays import DEVICES, is_dask, is_eager, is_host_table, is_lazy, is_numpy
 from detectorcal._errors import InputError, InputTypeError
 from detectorcal._typing import Path, Shape, Stack
 from detectorcal.kernels.smoothing import MODES
@@ -22,6 +23,8 @@ from detectorcal.kernels.smoothing import MODES
 REAL = "buif"
 """Kinds of dtype that are real numbers: truth values, unsigned and signed integers, floats."""
 
+
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 LONGEST_KERNEL = 1_000_000
 """Pixels from the centre of a Gaussian to its end, beyond which it is a mistake, and costs memory."""
@@ -86,13 +89,29 @@ def check_integer(name: str, value: Any, *, at_least: int) -> int | None:
     return int(value)
 
 
-def check_execution(n_jobs: Any, batch_size: Any) -> None:
+def check_execution(n_jobs: Any, batch_size: Any, device: Any) -> None:
     """Check the parameters that say how the work is done."""
-    check_integer("batch_size", batch_size, at_least=1)
+    if isinstance(batch_size, str):
+        bytes_of(batch_size)
+    else:
+        check_integer("batch_size", batch_size, at_least=1)
+    if not (device is None or isinstance(device, str)) or device not in DEVICES:
+        raise InputError(f"`device` must be one of {', '.join(map(repr, DEVICES))}; got {device!r}.")
     if n_jobs is None:
         return
     if isinstance(n_jobs, (bool, np.bool_)) or not isinstance(n_jobs, Integral) or n_jobs == 0:
         raise InputError(f"`n_jobs` must be a number of threads, -1 for all cores, or None, got {n_jobs!r}.")
+
+
+def bytes_of(batch_size: str) -> int:
+    """Read a number of bytes, such as "64 MB" or "1.5GiB"."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(kB|MB|GB|KiB|MiB|GiB|B)\s*", batch_size)
+    if not found or not float(found[1]):
+        raise InputError(
+            '`batch_size` must be a whole number of at least 1 (frames), or bytes such as "64 MB", or '
+            f"None, got {batch_size!r}."
+        )
+    return int(float(found[1]) * _BYTES[found[2]])
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
@@ -156,7 +175,7 @@ def as_real(name: str, value: Any) -> Any:
     array or stack
         In-memory input as an array, masked entries as NaN; anything read by slicing as it came.
     """
-    on_device = not is_numpy(value) and hasattr(value, "__array_namespace__") and not is_host_table(value)
+    on_device = is_eager(value) and not is_numpy(value) and not is_host_table(value)
     stack = value if is_lazy(value) or on_device else _host_array(name, value)
     dtype = _numpy_dtype(stack.dtype)
     if dtype.kind not in REAL:
@@ -335,7 +354,7 @@ def as_map_stack(
         return np.full((1, *detector_shape), check_number(name, np.asarray(stack).item()))
     if shape in frame_shapes:
         # what is read by slicing knows no `None`
-        return (stack if hasattr(stack, "__array_namespace__") else np.asarray(stack[...]))[None]
+        return (stack if is_eager(stack) or is_dask(stack) else np.asarray(stack[...]))[None, ...]
     if shape[1:] in frame_shapes:
         return stack
     raise InputError(_shape_message(name, shape, detector_shape, whose))

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from detectorcal import _record
 from detectorcal import _validation as validation
 from detectorcal._errors import FileFormatError, InputError, warn
-from detectorcal._execution import as_frames, mean_frame, single_threaded_blas, sum_frames
+from detectorcal._execution import as_frames, mean_frame, sum_frames
+from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
 from detectorcal.correction import Correction
 from detectorcal.kernels.accumulation import Accumulation
@@ -20,7 +21,7 @@ from detectorcal.kernels.correction import expected_flat, scale_map
 from detectorcal.kernels.line import Croton, Photon
 from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import ResponseModel, Sums, add_sums
-from detectorcal.kernels.smoothing import Smoothing, gaussian, smoother_for
+from detectorcal.kernels.smoothing import Smoothing, gaussian
 
 __all__ = ["DEFECTS", "METHODS", "DetectorCalibrator"]
 
@@ -81,11 +82,15 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         replaced by that median. About 6 is usual.
     detector_shape : tuple of int or None, default=None
         ``(height, width)`` lets rows of ``height * width`` pixels be used as frames.
-    batch_size : int or None, default=None
-        Frames read at a time, rounded up to a multiple of 8; None takes about 32 MB. The result does not
-        depend on it.
+    batch_size : int, str or None, default=None
+        Frames read at a time, rounded up to a multiple of 8, or bytes of them, as "64 MB"; None takes about
+        32 MB. The result does not depend on it.
     n_jobs : int or None, default=None
         Threads, as joblib counts them. The result does not depend on it.
+    device : {"cpu", "cuda"} or None, default=None
+        Where batches of host arrays are worked on. "cuda" is CuPy's current device and needs the extra
+        ``gpu``; arrays that are on a device already (CuPy, PyTorch) stay there whatever this says. It
+        belongs to the machine and is not saved.
 
     Attributes
     ----------
@@ -165,8 +170,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         saturation: float | None = None,
         reject: float | None = None,
         detector_shape: Shape | None = None,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         n_jobs: int | None = None,
+        device: str | None = None,
     ) -> None:
         self.sigma = sigma
         self.method = method
@@ -179,6 +185,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         self.detector_shape = detector_shape
         self.batch_size = batch_size
         self.n_jobs = n_jobs
+        self.device = device
 
     # ------------------------------------------------------------------ learning
 
@@ -242,10 +249,11 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         sums = sum_frames(
             as_frames(X, shape),
             darks,
-            self._accumulation(shape, smoothing, dtype),
+            Accumulation(METHODS[self.method], smoothing, self.cutoff, self.saturation, self.reject),
             dtype,
             n_jobs=self.n_jobs,
             batch_size=self.batch_size,
+            device=self.device,
         )
         self.sums_ = sums if first else add_sums([self.sums_, sums])
         self.n_frames_seen_ = X.shape[0] + (0 if first else self.n_frames_seen_)
@@ -263,7 +271,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         validation.check_number("saturation", self.saturation, optional=True)
         validation.check_number("reject", self.reject, above=0, optional=True)
         validation.check_detector_shape(self.detector_shape)
-        validation.check_execution(self.n_jobs, self.batch_size)
+        validation.check_execution(self.n_jobs, self.batch_size, self.device)
         return Smoothing(*validation.check_smoothing(self.sigma, self.mode, self.cval, self.truncate))
 
     def _check_sums_are_of_this_kind(self) -> None:
@@ -296,26 +304,16 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         stack = validation.as_map_stack(name, value, shape, flattened=flattened, whose=whose)
         return mean_frame(stack, batch_size=self.batch_size).reshape(shape)
 
-    def _accumulation(self, shape: Shape, smoothing: Smoothing, dtype: np.dtype) -> Accumulation:
-        smoother = smoother_for(shape, smoothing, np.empty(0, dtype))
-        return Accumulation(METHODS[self.method], smoother, self.cutoff, self.saturation, self.reject)
-
     def _solve(self) -> Self:
         """Turn the sums into coefficients; what cannot be solved becomes 1 and a flag."""
         with np.errstate(all="ignore"):
             response = METHODS[self.method].solve(self.sums_)
             # where there is no noise, its estimate may round to less than nothing
-            coef, relative_std = response.coef, np.sqrt(np.maximum(response.relative_variance, 0))
-        unsolved = self.sums_["frames"] == 0
-        hot = ~unsolved & (coef > 0) & (coef < 1 / LARGEST_COEF)
-        alive = (coef > 0) & (coef <= LARGEST_COEF)
-        dead = ~unsolved & ~hot & ~alive
-        self.defects_ = (
-            DEFECTS["unsolved"] * unsolved + DEFECTS["dead"] * dead + DEFECTS["hot"] * hot
-        ).astype(np.uint8)
-        good = self.defects_ == 0
-        self.coef_ = np.where(good, coef, 1.0)
-        self.coef_std_ = np.where(good, coef * relative_std, np.nan)
+            self.coef_std_ = response.coef * np.sqrt(np.maximum(response.relative_variance, 0))
+        self.coef_ = response.coef
+        self.defects_ = _find_defects(self.coef_, self.sums_["frames"])
+        bad = self.defects_ != 0
+        self.coef_[bad], self.coef_std_[bad] = 1.0, np.nan
         self.system_gain_ = max(response.system_gain, 0.0)  # NaN stays NaN
         self.n_features_in_ = self.coef_.size
         self.provenance_ = _record.provenance(self.method, self.n_frames_seen_)
@@ -419,6 +417,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             flattened=self.detector_shape is not None,
             n_jobs=self.n_jobs,
             batch_size=self.batch_size,
+            device=self.device,
         )
 
     def _dark_for_images(self, dark: Any) -> Float64:
@@ -625,6 +624,19 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _find_defects(coef: Float64, n_frames: Float64) -> np.ndarray:
+    """Flag the pixels whose coefficients are not to be believed, NaN among them."""
+    defects = np.zeros(coef.shape, np.uint8)
+    strange = ~((coef >= 1 / LARGEST_COEF) & (coef <= LARGEST_COEF))
+    strange_coef = coef[strange]
+    causes = {
+        "unsolved": n_frames[strange] == 0,
+        "hot": (strange_coef > 0) & (strange_coef < 1 / LARGEST_COEF),
+    }
+    defects[strange] = np.select(list(causes.values()), [DEFECTS[c] for c in causes], DEFECTS["dead"])
+    return defects
 
 
 def _mean_dark(calibrators: Sequence[DetectorCalibrator]) -> Float64 | None:

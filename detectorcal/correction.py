@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from detectorcal import _validation as validation
-from detectorcal._arrays import is_dask, is_numpy
+from detectorcal._arrays import is_dask, is_numpy, reshape
 from detectorcal._errors import InputError
 from detectorcal._execution import as_frames, copy_frames, correct_frames
 from detectorcal._typing import Array, Float64, Shape
@@ -36,8 +36,10 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         Whether rows of pixels, (n_frames, n_pixels), are accepted as frames.
     n_jobs : int or None, default=None
         Threads, as joblib counts them.
-    batch_size : int or None, default=None
-        Frames read at a time; None takes about 32 MB.
+    batch_size : int, str or None, default=None
+        Frames read at a time, or bytes of them, as "64 MB"; None takes about 32 MB.
+    device : {"cpu", "cuda"} or None, default=None
+        Where batches of host arrays are worked on; see :class:`DetectorCalibrator`.
 
     Attributes
     ----------
@@ -61,7 +63,8 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         reject: float | None = None,
         flattened: bool = False,
         n_jobs: int | None = None,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
+        device: str | None = None,
     ) -> None:
         self.scale = scale
         self.dark = dark
@@ -69,6 +72,7 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         self.flattened = flattened
         self.n_jobs = n_jobs
         self.batch_size = batch_size
+        self.device = device
 
     @property
     def detector_shape_(self) -> Shape:  # noqa: D102 - an attribute, described above
@@ -132,7 +136,7 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
     def _maps(self) -> tuple[Float64, Float64]:
         """Check the parameters and give the two maps."""
         validation.check_number("reject", self.reject, above=0, optional=True)
-        validation.check_execution(self.n_jobs, self.batch_size)
+        validation.check_execution(self.n_jobs, self.batch_size, self.device)
         dark, scale = (
             np.asarray(validation.as_real(name, getattr(self, name))) for name in ("dark", "scale")
         )
@@ -153,10 +157,10 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             target = _out_frames(out, frames.shape, self.detector_shape_)
         result = correct_frames(
             frames, dark, scale, dtype=dtype, reject=reject, out=target,
-            n_jobs=self.n_jobs, batch_size=self.batch_size,
+            n_jobs=self.n_jobs, batch_size=self.batch_size, device=self.device,
         )  # fmt: skip
         if out is None:
-            return result.reshape(tuple(X.shape))
+            return reshape(result, tuple(X.shape))
         if is_dask(result):
             copy_frames(result, target)
         return out

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from detectorcal import _validation as validation
-from detectorcal._arrays import as_dask, is_dask
+from detectorcal._arrays import as_dask, is_dask, is_eager, is_numpy, namespace, to_host
 from detectorcal._errors import InputError, OutputExistsError, warn
 from detectorcal._execution import copy_frames
 from detectorcal._files import refuse_existing
@@ -65,7 +65,7 @@ def fit_response(
     cutoff : float, default=300
         Frames take part at the pixels where the smoothed value is above this, DN above dark.
     gpu : bool, default=False
-        Accepted for the sake of 0.0.1, and ignored with a warning.
+        Whether the work is done by CuPy's current CUDA device.
     verbose : bool, default=False
         Whether a line about the fit is printed.
     reject : float, optional
@@ -102,12 +102,17 @@ def fit_response(
     array([[1.  , 1.25],
            [1.  , 0.83]])
     """
-    if gpu:
-        _warn_of_gpu()
     save_path = _output(save_path, save)
     with _calling_it("volume"):
         calibrator = DetectorCalibrator(
-            sigma, mode=mode, cval=cval, truncate=truncate, cutoff=cutoff, reject=reject, n_jobs=-1
+            sigma,
+            mode=mode,
+            cval=cval,
+            truncate=truncate,
+            cutoff=cutoff,
+            reject=reject,
+            n_jobs=-1,
+            device="cuda" if gpu else None,
         ).fit(volume, dark=dark)
     if verbose:
         frames, shape = calibrator.n_frames_seen_, calibrator.detector_shape_
@@ -157,7 +162,7 @@ def correct_image(
     mode, cval, truncate
         As in :func:`fit_response`.
     gpu : bool, default=False
-        Accepted for the sake of 0.0.1, and ignored with a warning.
+        Whether the work is done by CuPy's current CUDA device.
     verbose : bool, default=False
         Whether a line about the correction is printed.
     flat_has_dark : bool, optional
@@ -191,15 +196,14 @@ def correct_image(
     >>> correct_image(np.array([[110, 90]], dtype=np.uint16), coefficients, dark=10)
     array([[100., 100.]])
     """
-    if gpu:
-        _warn_of_gpu()
     save_path = _output(save_path, save)
     if flat is None and sigma is not None:
         warn("`sigma` is the threshold of the flat's residuals: without a `flat` it changes nothing.")
         sigma = None
     if flat_has_dark is None and flat is not None and dark is not None:
         _warn_of_the_flats_dark()
-    calibrator = _calibrator_of(coefficients, smooth_radius, mode, cval, truncate).set_params(reject=reject)
+    calibrator = _calibrator_of(coefficients, smooth_radius, mode, cval, truncate)
+    calibrator.set_params(reject=reject, device="cuda" if gpu else None)
     correction = calibrator.correction(flat, sigma, dark, flat_has_dark=flat_has_dark is not False)
     with _calling_it("ct_volume"):
         images = validation.as_images(calibrator, ct_volume, flattened=False)
@@ -207,6 +211,9 @@ def correct_image(
         images = as_dask(images)
     if is_dask(images):
         corrected = correction.transform(images.astype(np.float64))
+    elif is_eager(images) and not is_numpy(images):
+        xp = namespace(images)
+        corrected = correction.transform(xp.astype(images, xp.float64))
     else:
         corrected = np.array(images, dtype=np.float64)
         correction.transform(corrected, out=corrected)
@@ -223,7 +230,7 @@ def _calibrator_of(
     """Make a calibrator that knows nothing but its coefficients."""
     sigma = validation.check_number("smooth_radius", smooth_radius, above=0) or 0.0
     calibrator = DetectorCalibrator(sigma, mode=mode, cval=cval, truncate=truncate, n_jobs=-1)
-    coef = np.array(validation.as_real("coefficients", coefficients), dtype=np.float64)
+    coef = np.array(to_host(validation.as_real("coefficients", coefficients)), dtype=np.float64)
     if coef.ndim not in (1, 2):
         raise InputError(
             f"`coefficients` must be a map of shape (height, width), but has shape {coef.shape}."
@@ -303,10 +310,6 @@ def _write(path: Path, array: Any) -> None:
             copy_frames(array, writer)
         else:
             writer[:] = array
-
-
-def _warn_of_gpu() -> None:
-    warn("`gpu=True` is ignored: this version computes on the processor, with the same numbers.")
 
 
 def _warn_of_the_flats_dark() -> None:

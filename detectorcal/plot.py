@@ -10,7 +10,8 @@ import numpy as np
 
 from detectorcal import _validation as validation
 from detectorcal._errors import InputError, MissingDependencyError
-from detectorcal._execution import as_frames, batches, mean_frame, read, single_threaded_blas
+from detectorcal._execution import as_frames, mean_frame
+from detectorcal._streaming import batches, read, single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape
 from detectorcal.kernels.accumulation import subtract_dark
 from detectorcal.kernels.line import Croton

@@ -185,7 +185,11 @@ PARAMS = [
     *(("method", value, "'croton', 'photon'") for value in ("Croton", "line", None, 1, ["croton"])),
     *(("mode", value, "'nearest', 'reflect'") for value in ("edge", "", None, 0)),
     *(("n_jobs", value, "a number of threads") for value in (0, 1.5, "2", True)),
-    *(("batch_size", value, "a whole number of at least 1") for value in (0, -8, 2.5, "8", True)),
+    *(
+        ("batch_size", value, "a whole number of at least 1")
+        for value in (0, -8, 2.5, "8", "8 TB", "0 MB", "-1 MB", True)
+    ),
+    *(("device", value, "None, 'cpu', 'cuda'") for value in ("gpu", "cuda:0", "", 0, True, ["cuda"])),
     *(
         ("detector_shape", value, r"\(width,\) or \(height, width\)")
         for value in (7, (6.0, 7), (0, 7), (), (9, 6, 7), "67", (True, 7), {6, 7}, np.array(6))

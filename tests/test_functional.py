@@ -267,15 +267,6 @@ class TestWarnings:
         correct_image(ct, coefficients, dark)
         correct_image(ct, coefficients, flat=flat)
 
-    def test_of_gpu(self, volume, ct, coefficients, dark):
-        with pytest.warns(DetectorcalWarning, match="`gpu=True` is ignored") as record:
-            got = fit_response(volume, dark, sigma=SIGMA, gpu=True)
-        assert len(record) == 1
-        assert record[0].filename == __file__
-        np.testing.assert_array_equal(got, coefficients)
-        with pytest.warns(DetectorcalWarning, match="`gpu=True` is ignored"):
-            correct_image(ct, coefficients, dark, gpu=True)
-
     def test_of_a_threshold_for_nothing(self, ct, coefficients, dark):
         with pytest.warns(DetectorcalWarning, match="`sigma` .* without a `flat`"):
             got = correct_image(ct, coefficients, dark, sigma=3)

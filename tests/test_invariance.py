@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from detectorcal import DetectorCalibrator, _execution
+from detectorcal import DetectorCalibrator, _execution, _streaming
 from detectorcal.io import create_frames, open_frames
 from detectorcal.simulate import Detector, beam_profile, exposure_ladder
 
@@ -33,7 +33,8 @@ def _small_pieces():
     """Blocks of 16 rows, parts of a frame or two, batches of 8 frames: all that large detectors meet."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_execution, "BLOCK_PIXELS", 1000)
-        patch.setattr(_execution, "BATCH_BYTES", 20_000)
+        patch.setattr(_streaming, "BATCH_BYTES", 20_000)
+        patch.setattr(_streaming, "IN_MEMORY", 1)
         yield
 
 
@@ -127,9 +128,10 @@ def test_batches_and_threads_make_no_difference_to_darks_per_frame(shape, n_fram
 
 def test_pieces_are_really_made():
     # the tests above would prove nothing on detectors that are never cut
-    assert len(_execution._row_blocks(TALL)) > 3
-    assert len(_execution.batches(recorded(TALL)[0], None)) > 2
-    assert _execution._frames_per_part(TALL) == 1
+    frames = recorded(TALL)[0]
+    assert len(_execution._row_blocks(frames)) > 3
+    assert len(_streaming.batches(frames, None)) > 2
+    assert _execution._frames_per_part(frames) == 1
 
 
 def test_blocks_of_rows_make_no_difference():

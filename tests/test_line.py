@@ -18,7 +18,7 @@ methods = pytest.mark.parametrize("method", MODELS)
 
 def sums_of(model, measured, expected, run=8):
     """Sum over runs of frames in their own precision, runs in float64, as a fit does."""
-    totals = empty_sums(model, measured.shape[1:])
+    totals = empty_sums(model, measured.shape[1:], measured)
     for start in range(0, len(measured), run):
         m, s = measured[start : start + run], expected[start : start + run]
         taken = np.sum(s > 0, axis=0)
@@ -64,7 +64,7 @@ def test_frames_left_out_count_for_nothing(method):
 @methods
 def test_without_frames_there_is_no_coefficient(method):
     model = MODELS[method]
-    response = model.solve(empty_sums(model, (4, 5)))
+    response = model.solve(empty_sums(model, (4, 5), np.empty(0)))
     assert np.isnan(response.coef).all()
     assert np.isnan(response.relative_variance).all()
     assert np.isnan(response.system_gain)
@@ -98,7 +98,7 @@ def test_sums_merge_in_any_grouping_and_order(method, shape):
         add_sums(parts),
         add_sums(parts[::-1]),
         grouped,
-        add_sums([empty_sums(model, shape), *parts]),
+        add_sums([empty_sums(model, shape, np.empty(0)), *parts]),
     ):
         assert set(merged) == set(whole)
         for name, values in whole.items():

@@ -7,7 +7,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from detectorcal._execution import single_threaded_blas
+from detectorcal._streaming import single_threaded_blas
 from detectorcal.kernels.correction import replace_spots
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.smoothing import Smoothing, gaussian

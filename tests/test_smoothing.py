@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from detectorcal._execution import single_threaded_blas
+from detectorcal._streaming import single_threaded_blas
 from detectorcal.kernels import smoothing
 from detectorcal.kernels.smoothing import MODES, Smoothing, gaussian, smoother_for
 
@@ -323,7 +323,7 @@ def test_the_choice_never_looks_at_a_clock(monkeypatch):
 
 
 def clear_caches():
-    smoothing._host_smoother.cache_clear()
+    smoothing._cached_smoother.cache_clear()
     smoothing._axis_factors.cache_clear()
 
 
@@ -338,7 +338,7 @@ def test_the_factors_come_out_the_same_to_the_last_bit_every_time():
 
 
 def test_no_more_than_a_few_factors_are_kept():
-    for cache in (smoothing._host_smoother, smoothing._axis_factors):
+    for cache in (smoothing._cached_smoother, smoothing._axis_factors):
         limit = cache.cache_info().maxsize
         assert limit is not None
         for n in range(20, 20 + 2 * limit + 2):
@@ -352,4 +352,4 @@ def test_factors_are_found_once_for_all_frames_of_a_shape():
     for _ in range(5):
         gaussian(spread_frames((100, 100)), s)
     assert smoothing._axis_factors.cache_info().misses == 1  # both axes are alike
-    assert smoothing._host_smoother.cache_info().hits == 4
+    assert smoothing._cached_smoother.cache_info().hits == 4

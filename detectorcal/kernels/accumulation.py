@@ -6,6 +6,7 @@ needs whole frames, :meth:`Accumulation.sums` any rows of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from detectorcal._arrays import namespace
 from detectorcal._typing import Array
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import ResponseModel
-from detectorcal.kernels.smoothing import Smoother
+from detectorcal.kernels.smoothing import Smoother, Smoothing, smoother_for
 
 __all__ = ["Accumulation", "Condensed", "join", "subtract_dark"]
 
@@ -75,12 +76,24 @@ def _measured_rows(frames: Array, dark: Array, rows: slice) -> Array:
     return subtract_dark(frames[:, rows, ...], dark_rows)
 
 
+def _saturated(frames: Array, level: float) -> Array | None:
+    """Find the pixels that read at least ``level``; None where the dtype cannot hold it.
+
+    Integers are compared with integers: the standard promises no more, and it is fastest.
+    """
+    xp = namespace(frames)
+    if not xp.isdtype(frames.dtype, "integral"):
+        return frames >= level
+    held = xp.iinfo(frames.dtype)
+    return None if level > held.max else frames >= max(math.ceil(level), int(held.min))
+
+
 @dataclass(frozen=True)
 class Accumulation:
     """All that decides which numbers enter the sums."""
 
     model: ResponseModel
-    smoother: Smoother
+    smoothing: Smoothing
     cutoff: float
     saturation: float | None
     reject: float | None
@@ -100,15 +113,20 @@ class Accumulation:
         Condensed
         """
         xp = namespace(frames)
-        masked = None if self.saturation is None else frames >= self.saturation
+        smoother = self._smoother(frames, dark)
+        masked = None if self.saturation is None else _saturated(frames, self.saturation)
         if self.reject is None and (masked is None or not bool(xp.any(masked))):
             with np.errstate(invalid="ignore", over="ignore"):  # where inf is in the frames
-                smoothed = self.smoother.project(lambda rows: _measured_rows(frames, dark, rows))
+                smoothed = smoother.project(lambda rows: _measured_rows(frames, dark, rows))
             if bool(xp.all(xp.isfinite(smoothed))):
                 return Condensed(smoothed, None)
-        return self._condense_masked(subtract_dark(frames, dark), masked)
+        return self._condense_masked(subtract_dark(frames, dark), masked, smoother)
 
-    def _condense_masked(self, measured: Array, masked: Array | None) -> Condensed:
+    def _smoother(self, frames: Array, dark: Array) -> Smoother:
+        """Give the smoother for measured frames, which have the library, device and dtype of the dark."""
+        return smoother_for(tuple(frames.shape[1:]), self.smoothing, dark)
+
+    def _condense_masked(self, measured: Array, masked: Array | None, smoother: Smoother) -> Condensed:
         """Fill what is not to be believed, then condense."""
         xp = namespace(measured)
         not_finite = ~xp.isfinite(measured)
@@ -120,7 +138,7 @@ class Accumulation:
             spots = find_spots(measured, medians, self.reject)
             measured = xp.where(spots, medians, measured)
             masked = masked | spots
-        return Condensed(self.smoother.project(lambda rows: measured[:, rows, ...]), masked)
+        return Condensed(smoother.project(lambda rows: measured[:, rows, ...]), masked)
 
     def sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
         """Sum some rows of the same frames.
@@ -141,7 +159,7 @@ class Accumulation:
         """
         xp = namespace(frames)
         measured = _measured_rows(frames, dark, rows)
-        expected = self.smoother.expand(condensed.smoothed, rows)
+        expected = self._smoother(frames, dark).expand(condensed.smoothed, rows)
         if condensed.masked is None and bool(xp.min(expected) > self.cutoff):
             count: Any = frames.shape[0]
         else:

@@ -90,27 +90,26 @@ class Croton:
         for unweighted least squares, which takes the noise for the same in all frames, is 17 % low.
         It is :math:`K c / \sum s` times the sweep's own :func:`_skewness`.
         """
-        measured_squared = _nan_where_zero(sums["measured_squared"])
-        coef = 1 + sums["measured_difference"] / measured_squared
+        coef = 1 + sums["measured_difference"] / _nan_where_zero(sums["measured_squared"])
         gain = system_gain(sums)
-        expected_squared = coef**2 * measured_squared
-        skewness = _skewness(sums["expected"], expected_squared, sums["expected_cubed"])
-        return Response(coef, gain * coef * skewness / _nan_where_zero(sums["expected"]), gain)
+        return Response(coef, gain * coef * _skewness(sums, coef) / _nan_where_zero(sums["expected"]), gain)
 
 
-def _skewness(expected: Float64, expected_squared: Float64, expected_cubed: Float64) -> Float64:
+def _skewness(sums: Mapping[str, Float64], coef: Float64) -> Float64:
     r"""Give :math:`\sum s \sum s^3 / (\sum s^2)^2` at every pixel: 1 for equal frames, 9/8 for a ladder.
 
     It belongs to the beam's course over the sweep, not to the pixels, so each takes it from the sampled
     row above it, or, where that pixel was not solved, the median.
     """
-    some_rows = sampled_rows(expected.ndim)
-    sampled = (expected * expected_cubed / expected_squared**2)[some_rows]
-    known = sampled[np.isfinite(sampled)]
-    sampled = np.where(np.isfinite(sampled), sampled, np.median(known) if known.size else np.nan)
-    if expected.ndim == 1:
-        return sampled
-    return np.repeat(sampled, ROW_STEP, axis=0)[: len(expected)]
+    some_rows = sampled_rows(coef.ndim)
+    names = ("expected", "measured_squared", "expected_cubed")
+    expected, measured_squared, expected_cubed = (sums[name][some_rows] for name in names)
+    skewness = expected * expected_cubed / (coef[some_rows] ** 2 * measured_squared) ** 2
+    known = skewness[np.isfinite(skewness)]
+    skewness = np.where(np.isfinite(skewness), skewness, np.median(known) if known.size else np.nan)
+    if coef.ndim == 1:
+        return skewness
+    return np.repeat(skewness, ROW_STEP, axis=0)[: len(coef)]
 
 
 def _pair(width: int) -> tuple[slice, slice] | None:
@@ -131,8 +130,9 @@ def _pair_scatter(difference: Array, expected: Array) -> Array:
         left, right = pair
         between = difference[..., right] - difference[..., left]
         total = expected[..., right] + expected[..., left]
-        total = xp.where(total > 0, total, xp.ones_like(total))
-        scatter[..., left] = xp.sum(between * between / total, axis=0, dtype=difference.dtype)
+        between *= between
+        between /= xp.where(total > 0, total, xp.ones_like(total))
+        scatter[..., left] = xp.sum(between, axis=0, dtype=difference.dtype)
     return scatter
 
 

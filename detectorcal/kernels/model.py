@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from detectorcal._arrays import put_like
 from detectorcal._typing import Array, Float64, Shape
 
 __all__ = [
@@ -89,15 +90,17 @@ def sum_names(model: ResponseModel) -> tuple[str, ...]:
     return ("frames", *model.names, *model.sampled_names)
 
 
-def empty_sums(model: ResponseModel, shape: Shape) -> Sums:
-    """Give the sums over no frames."""
-    return {name: np.zeros(shape) for name in sum_names(model)}
+def empty_sums(model: ResponseModel, shape: Shape, like: Array) -> dict[str, Array]:
+    """Give the sums over no frames, float64 arrays of the library and device of ``like``."""
+    return {name: put_like(np.zeros(shape), like) for name in sum_names(model)}
 
 
-def add_rows(model: ResponseModel, totals: Sums, sums: Mapping[str, Array], rows: slice) -> None:
+def add_rows(
+    model: ResponseModel, totals: Mapping[str, Array], sums: Mapping[str, Array], rows: slice
+) -> None:
     """Add the sums of a block of rows, which starts at a multiple of :data:`ROW_STEP`, in place."""
     for name, values in sums.items():
-        block = totals[name][rows]
+        block = totals[name][rows, ...]
         if name in model.sampled_names:
             block = block[sampled_rows(block.ndim)]
         block += values

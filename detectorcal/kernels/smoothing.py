@@ -18,9 +18,11 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from array_api_compat import device
 from scipy import ndimage
 
 from detectorcal._arrays import is_numpy, namespace, put_like
@@ -90,7 +92,7 @@ class Smoother(Protocol):
         ...
 
     def expand(self, condensed: Array, rows: slice) -> Array:
-        """Give some rows of the smoothed frames."""
+        """Give some rows of the smoothed frames, in an array of their own."""
         ...
 
 
@@ -111,16 +113,15 @@ def smoother_for(shape: Shape, smoothing: Smoothing, like: Array) -> Smoother:
     Smoother
         Matrix products wherever the frames are not NumPy arrays or the products are cheaper.
     """
-    if is_numpy(like):
-        return _host_smoother(shape, smoothing, like.dtype)
-    return _Products(shape, smoothing, like)
+    return _cached_smoother(shape, smoothing, namespace(like), like.dtype, device(like))
 
 
 @lru_cache(maxsize=_MAX_CACHED_SMOOTHERS)
-def _host_smoother(shape: Shape, smoothing: Smoothing, dtype: np.dtype) -> Smoother:
-    if smoothing.radius == 0 or _filter_is_cheaper(shape, smoothing):
+def _cached_smoother(shape: Shape, smoothing: Smoothing, xp: ModuleType, dtype: Any, place: Any) -> Smoother:
+    like = xp.empty(0, dtype=dtype, device=place)
+    if is_numpy(like) and (smoothing.radius == 0 or _filter_is_cheaper(shape, smoothing)):
         return _LineFilter(shape, smoothing)
-    return _Products(shape, smoothing, np.empty(0, dtype))
+    return _Products(shape, smoothing, like)
 
 
 def gaussian(frames: Array, smoothing: Smoothing) -> Array:
@@ -157,7 +158,7 @@ class _LineFilter:
         return smoothed
 
     def expand(self, condensed: Array, rows: slice) -> Array:
-        return condensed[:, rows, ...]
+        return condensed[:, rows, ...].copy()
 
 
 class _Factors(NamedTuple):
@@ -181,7 +182,8 @@ class _Products:
         factors = _factors(shape, smoothing.sigma, mode, smoothing.truncate)
 
         def put(values: Float64) -> Array:
-            return put_like(np.ascontiguousarray(values), like, like.dtype)
+            xp = namespace(like)
+            return xp.astype(put_like(np.ascontiguousarray(values), like), like.dtype)
 
         self._shape = shape
         self._padding = smoothing.cval if mode == "constant" else 0.0

@@ -1,0 +1,221 @@
+"""Frames on their way: read ahead, worked on by threads or a device, written behind.
+
+Reading, work and writing each have threads of their own, so that the slowest of the three sets the pace. A
+device's transfers run in the reading and the writing thread and thus beside its work.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
+
+import joblib
+import numpy as np
+import threadpoolctl
+
+from detectorcal._arrays import Device, is_eager, is_lazy, is_numpy
+from detectorcal._errors import BatchError
+from detectorcal._typing import Array, Stack
+from detectorcal._validation import bytes_of
+
+__all__ = [
+    "RUN_LENGTH",
+    "Threads",
+    "WriteBehind",
+    "batches",
+    "cut",
+    "read",
+    "read_ahead",
+    "single_threaded_blas",
+]
+
+T = TypeVar("T")
+
+RUN_LENGTH = 8
+"""Frames summed in their own precision before they are added to float64."""
+
+BATCH_BYTES = 32 * 2**20
+"""Size of a batch of raw frames where ``batch_size`` is None."""
+
+IN_MEMORY = 4
+"""Batches of frames that are in memory already are so many times larger: they cost no memory, and the
+totals of a block of rows stay in cache for longer."""
+
+TASKS_PER_THREAD = 4
+"""Handing a task to a thread costs more than small tasks take; with one each, all wait for the slowest."""
+
+
+def batches(stack: Stack, batch_size: int | str | None) -> list[slice]:
+    """Cut a stack into batches of whole runs, along the chunks of its file where they are larger.
+
+    Parameters
+    ----------
+    stack : stack of shape (n_frames, *detector_shape)
+        Its ``chunks``, if it has any, are those of a file, as h5py and zarr give them.
+    batch_size : int, str or None
+        Frames, rounded up to whole runs; or bytes of raw frames, as "64 MB"; None is :data:`BATCH_BYTES`.
+
+    Returns
+    -------
+    list of slice
+    """
+    n_frames, *shape = stack.shape
+    if isinstance(batch_size, int):
+        return cut(n_frames, _round_up(batch_size, RUN_LENGTH))
+    if isinstance(batch_size, str):
+        wanted = bytes_of(batch_size)
+    else:
+        wanted = BATCH_BYTES * (IN_MEMORY if is_resident(stack) else 1)
+    frame_bytes = max(1, math.prod(shape) * np.dtype(str(stack.dtype).rpartition(".")[2]).itemsize)
+    n_wanted = max(1, wanted // frame_bytes)
+    return cut(n_frames, _round_up(n_wanted, math.lcm(RUN_LENGTH, _chunk_frames(stack, n_wanted))))
+
+
+def _chunk_frames(stack: Stack, n_wanted: int) -> int:
+    """Frames in a chunk of the stack's file; 1 where reading along them would take too much memory."""
+    chunks = getattr(stack, "chunks", None)
+    n_frames = chunks[0] if chunks and isinstance(chunks[0], int) else 1
+    return n_frames if math.lcm(RUN_LENGTH, n_frames) <= 2 * n_wanted else 1
+
+
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
+def cut(length: int, size: int) -> list[slice]:
+    """Cut a range into slices of one size, the last of which may be shorter."""
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def is_resident(stack: Stack) -> bool:
+    """Whether frames are in memory, of the host or a device, and need no reading."""
+    return is_eager(stack) and not is_lazy(stack)
+
+
+def read(stack: Stack, batch: slice) -> Array:
+    """Read a batch: what is not an array already as NumPy's, native and of single precision at least."""
+    frames = stack[batch, ...] if is_resident(stack) else stack[batch]
+    if is_eager(frames) and not is_numpy(frames):
+        return frames
+    frames = np.asarray(frames)
+    half = frames.dtype.kind == "f" and frames.dtype.itemsize < np.dtype(np.float32).itemsize
+    return frames.astype(np.float32 if half else frames.dtype.newbyteorder("="), copy=False)
+
+
+def read_ahead(stack: Stack, batch_size: int | str | None, device: Device) -> Iterator[tuple[slice, Array]]:
+    """Give the batches, on the device, one by one while the next is read and on its way there."""
+    todo = batches(stack, batch_size)
+
+    def fetch(batch: slice) -> Array:
+        with _naming_the_batch(stack, batch):
+            return device.put(read(stack, batch))
+
+    with ThreadPoolExecutor(1, "detectorcal-reader") as reader:
+        coming = reader.submit(fetch, todo[0])
+        for batch, after in zip(todo, [*todo[1:], None], strict=True):
+            frames = coming.result()
+            if after is not None:
+                coming = reader.submit(fetch, after)
+            yield batch, frames
+
+
+@contextmanager
+def _naming_the_batch(stack: Stack, batch: slice) -> Iterator[None]:
+    """Tell what to do when a batch does not fit into memory, the host's or a device's."""
+    try:
+        yield
+    except MemoryError as error:
+        n_frames = batch.stop - batch.start
+        raise BatchError(
+            f"a batch of {n_frames} frames of shape {tuple(stack.shape[1:])}, {stack.dtype}, does not fit "
+            f'into memory ({error or "MemoryError"}). Pass a smaller `batch_size`, in frames or as "64 MB".'
+        ) from error
+
+
+class WriteBehind:
+    """Write each batch while the next is being worked on; errors come out with the one after."""
+
+    def __init__(self, out: Any, device: Device) -> None:
+        self._out = out
+        self._device = device
+        self._thread = ThreadPoolExecutor(1, "detectorcal-writer")
+        self._going: Future[None] | None = None
+
+    def write(self, batch: slice, frames: Array) -> None:
+        """Hand over a batch that is on the device."""
+        self._wait()
+        self._going = self._thread.submit(self._write, batch, frames)
+
+    def _write(self, batch: slice, frames: Array) -> None:
+        self._out[batch] = self._device.get(frames)
+
+    def _wait(self) -> None:
+        if self._going is not None:
+            self._going.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            self._wait()
+
+
+class Threads:
+    """Threads that work through lists together; ``n_jobs`` as joblib counts it.
+
+    The pool is the standard library's: joblib's own looks every 10 ms whether its threads are done, which
+    is longer than they take.
+    """
+
+    def __init__(self, n_jobs: int | None) -> None:
+        self._n_threads = joblib.effective_n_jobs(n_jobs)
+        self._pool = ThreadPoolExecutor(self._n_threads, "detectorcal-worker")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+        """Give ``work`` of each item, in order; neighbouring items are worked on by one thread."""
+        if self._n_threads == 1 or len(items) == 1:
+            return [work(item) for item in items]
+        stretches = [
+            items[part] for part in cut(len(items), -(-len(items) // (TASKS_PER_THREAD * self._n_threads)))
+        ]
+        done = self._pool.map(lambda stretch: [work(item) for item in stretch], stretches)
+        return list(itertools.chain.from_iterable(done))
+
+
+_blas_lock = threading.Lock()
+_blas_users = 0
+_blas_limiter: Any = None
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Hold BLAS to one thread while any thread of this process is inside.
+
+    Overlapping :func:`threadpoolctl.threadpool_limits` restore one another's limit, and BLAS stays at
+    one thread for good; so there is one limiter, set by the first to come and lifted by the last to go.
+    """
+    global _blas_users, _blas_limiter
+    with _blas_lock:
+        if _blas_users == 0:
+            _blas_limiter = threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                _blas_limiter.restore_original_limits()
