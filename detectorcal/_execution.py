@@ -42,7 +42,7 @@ from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, add_sums, empty_
 
 __all__ = ["as_frames", "copy_frames", "correct_frames", "mean_frame", "sum_frames"]
 
-BLOCK_PIXELS = 2**16
+BLOCK_PIXELS = 2**15
 """Pixels of a row block: its handful of float32 temporaries stay near the core."""
 
 DEVICE_BLOCK_PIXELS = 2**24
@@ -157,10 +157,15 @@ def _add_batch(
         for run, whole in runs:
             sums = accumulation.sums(frames[run, ...], darks(run), whole, rows)
             count = count + sums.pop("frames")
-            add_rows(accumulation.model, totals, sums, rows)
-        add_rows(accumulation.model, totals, {"frames": count}, rows)
+            add_rows(totals, sums, rows)
+        add_rows(totals, {"frames": count}, rows)
+
+    def sum_sampled(rows: slice) -> None:
+        for run, whole in runs:
+            add_rows(totals, accumulation.sampled_sums(frames[run, ...], darks(run), whole, rows), rows)
 
     threads.map(sum_rows, _row_blocks(frames))
+    threads.map(sum_sampled, _row_blocks(frames, ROW_STEP))
 
 
 def correct_frames(
@@ -322,12 +327,13 @@ def _frames_per_part(frames: Array) -> int:
     return max(divisor for divisor in (1, 2, 4, 8) if divisor <= max(wanted, 1))
 
 
-def _row_blocks(frames: Array) -> list[slice]:
-    """Cut a detector into blocks of whole rows; a line detector is not cut."""
-    shape = tuple(frames.shape[1:])
-    if len(shape) == 1:
-        return [slice(0, shape[0])]
-    return cut(shape[0], max(1, _block_pixels(frames) // shape[1] // ROW_STEP) * ROW_STEP)
+def _row_blocks(frames: Array, step: int = 1) -> list[slice]:
+    """Cut a detector into blocks of whole rows, of which every ``step``-th counts; a line is not cut."""
+    height, *width = frames.shape[1:]
+    if not width:
+        return [slice(0, height)]
+    n_rows = max(1, _block_pixels(frames) // width[0])
+    return [slice(rows.start, rows.stop, step) for rows in cut(height, n_rows * step)]
 
 
 def _block_pixels(frames: Array) -> int:

@@ -1,10 +1,12 @@
 """Outputs that are either whole or not there: written beside their name, synced, then renamed."""
 
+import ctypes
 import errno
 import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,10 +43,11 @@ def reading(path: object) -> Iterator[None]:
 
 
 @contextmanager
-def writing(path: object, *, only_full: bool = False) -> Iterator[None]:
+def writing(path: object, *, only_full: bool = False, kept: bool = False) -> Iterator[None]:
     """Name `path` in the errors of the operating system that writing it may raise.
 
-    With `only_full` errors other than a full disk pass as they are: they may concern another file.
+    With `only_full` errors other than a full disk pass as they are: they may concern another file. `kept`
+    says that what was written so far stays.
     """
     try:
         yield
@@ -53,19 +56,21 @@ def writing(path: object, *, only_full: bool = False) -> Iterator[None]:
     except OSError as error:
         if only_full and error.errno not in _FULL:
             raise
-        raise _write_error(path, error) from error
+        raise _write_error(path, error, kept) from error
 
 
-def _write_error(path: object, error: OSError) -> DetectorcalError:
+def _write_error(path: object, error: OSError, kept: bool) -> DetectorcalError:
     named: AccessError | WriteError
     if error.errno in _FORBIDDEN:
         named = AccessError(
             f"`{path}` may not be written ({error.strerror}). Choose a folder that you may write to."
         )
     else:
-        cure = " Free some space or choose another disk." if error.errno in _FULL else ""
+        cure = " Free some space" + (" first." if kept else " or choose another disk.")
         named = WriteError(
-            f"`{path}` could not be written ({error.strerror or error}).{cure} Nothing unfinished was kept."
+            f"`{path}` could not be written ({error.strerror or error})."
+            + (cure if error.errno in _FULL else "")
+            + ("" if kept else " Nothing unfinished was kept.")
         )
     named.errno = error.errno
     return named
@@ -111,19 +116,14 @@ def atomic_file(path: _typing.Path, *, overwrite: bool) -> Iterator[Path]:
     """
     target = Path(path).resolve()
     with writing(path):
-        _check_file(target, path, overwrite)
+        check_target(path, folder=False, overwrite=overwrite)
         temporary = _beside(target)
         temporary.open("xb").close()
     try:
         with writing(path, only_full=True):
             yield temporary
         with writing(path):
-            _check_file(target, path, overwrite)
-            if target.exists():
-                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-            _sync(temporary)
-            temporary.replace(target)
-            _sync_folder(target.parent)
+            put_in_place(temporary, path, overwrite=overwrite)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -165,19 +165,42 @@ def atomic_folder(path: _typing.Path, *, overwrite: bool) -> Iterator[Path]:
     """
     target = Path(path).resolve()
     with writing(path):
-        recover_folder(target)
-        _check_folder(target, path, overwrite)
+        check_target(path, folder=True, overwrite=overwrite)
         temporary = _beside(target)
         temporary.mkdir()
     try:
         with writing(path, only_full=True):
             yield temporary
         with writing(path):
-            _sync_tree(temporary)
-            _check_folder(target, path, overwrite)
-            _put_in_place(temporary, target)
+            put_in_place(temporary, path, overwrite=overwrite)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(temporary: Path, path: _typing.Path, *, overwrite: bool) -> None:
+    """Sync a whole output, a file or a zarr store, and give it its final name."""
+    target = Path(path).resolve()
+    if temporary.is_dir():
+        sync_tree(temporary)
+        check_target(path, folder=True, overwrite=overwrite)
+        _swap_folder(temporary, target)
+        return
+    check_target(path, folder=False, overwrite=overwrite)
+    if target.exists():
+        temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+    sync(temporary)
+    temporary.replace(target)
+    sync_folder(target.parent)
+
+
+def check_target(path: _typing.Path, *, folder: bool, overwrite: bool) -> None:
+    """Raise unless an output, a file or a zarr store, may be put under this name."""
+    target = Path(path).resolve()
+    if folder:
+        recover_folder(target)
+        _check_folder(target, path, overwrite)
+    else:
+        _check_file(target, path, overwrite)
 
 
 def refuse_existing(path: _typing.Path, *, overwrite: bool = False) -> None:
@@ -210,7 +233,7 @@ def is_zarr_store(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
-def _put_in_place(new: Path, target: Path) -> None:
+def _swap_folder(new: Path, target: Path) -> None:
     aside = _aside(target)
     existed = target.exists()
     if existed:
@@ -221,7 +244,7 @@ def _put_in_place(new: Path, target: Path) -> None:
         if existed:
             aside.rename(target)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -249,12 +272,19 @@ def _aside(target: Path) -> Path:
     return target.with_name(f".{target.name}.replaced")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file's data on the disk, and not only on the way to it."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_data(descriptor: int) -> None:
+    """Have the data of an open file on the disk; where the system can, without its times."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on the disk."""
     # Windows cannot open a folder, and some network file systems cannot sync one.
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
@@ -264,8 +294,48 @@ def _sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Have a folder and all that is in it on the disk."""
     for root, _, names in os.walk(folder):
         for name in names:
-            _sync(Path(root, name))
-        _sync_folder(Path(root))
+            sync(Path(root, name))
+        sync_folder(Path(root))
+
+
+def reserve(path: Path, nbytes: int) -> None:
+    """Reserve the first `nbytes` of a file on the disk, so that a full disk is found before the work.
+
+    Where the system or the file system cannot reserve, the free space is compared instead.
+    """
+    with path.open("r+b") as file:
+        reserved = _fallocate(file.fileno(), nbytes)
+    if reserved:
+        return
+    status = path.stat()
+    # what libhdf5 lays out early is a hole: it has a size but takes no space yet
+    taken = 512 * status.st_blocks if hasattr(status, "st_blocks") else status.st_size
+    if shutil.disk_usage(path.parent).free < nbytes - taken:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _fallocate(descriptor: int, nbytes: int) -> bool:
+    """Call Linux's fallocate; tell whether the file system has it.
+
+    Not `os.posix_fallocate`: where the file system (NFS 3, older Lustre) cannot reserve, glibc's writes into
+    every block of the file, which for a terabyte takes hours and cannot be told from success.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
+    if call is None:
+        return False
+    size = ctypes.c_int64
+    call.argtypes = (ctypes.c_int, ctypes.c_int, size, size)
+    while call(descriptor, 0, 0, nbytes) != 0:
+        code = ctypes.get_errno()
+        if code in _FULL:
+            raise OSError(code, os.strerror(code))
+        if code != errno.EINTR:
+            return False
+    return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from detectorcal import demo
+from detectorcal._cluster import connected, spread
 from detectorcal._errors import DetectorcalError, DetectorcalWarning, InputError
 from detectorcal._files import refuse_existing
 from detectorcal._persistence import check_calibration_name
@@ -23,7 +25,9 @@ from detectorcal._typing import Stack
 from detectorcal._validation import float_dtype
 from detectorcal._version import __version__
 from detectorcal.calibrator import DEFECTS, METHODS, MOST_FAILED, DetectorCalibrator
-from detectorcal.io import FrameStack, create_frames, open_frames
+from detectorcal.correction import Correction
+from detectorcal.io import FrameStack, FrameWriter, create_frames, open_frames, resume_frames
+from detectorcal.io._partial import can_resume, digest
 from detectorcal.kernels.smoothing import MODES
 
 __all__ = ["main"]
@@ -51,22 +55,33 @@ def main(arguments: list[str] | None = None) -> None:
         Code 0 when all went well, 2 after a mistake (one line on stderr), 130 after Ctrl-C.
     """
     console = Console(stderr=True)
-    warnings.showwarning = lambda message, *_, **__: click.echo(f"detectorcal: warning: {message}", err=True)
+    warnings.showwarning = _warn
     warnings.simplefilter("default", DetectorcalWarning)
     try:
         sys.exit(cli.main(arguments, prog_name="detectorcal", standalone_mode=False))
     except click.ClickException as error:
         _fail(error.format_message(), BAD_USE)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
         console.show_cursor()
-        _fail("interrupted; nothing unfinished was kept.", INTERRUPTED)
+        # click raises Abort from the interrupt, which has the notes
+        notes = _notes(error) or _notes(error.__cause__) or "nothing unfinished was kept."
+        _fail(f"interrupted; {notes[0].lower()}{notes[1:]}", INTERRUPTED)
     except (DetectorcalError, OSError, MemoryError) as error:
-        _fail(str(error) or type(error).__name__, BAD_USE)
+        _fail(f"{str(error) or type(error).__name__} {_notes(error)}", BAD_USE)
+
+
+def _notes(error: BaseException | None) -> str:
+    """Give what was added to an error on its way: what is left of the output."""
+    return " ".join(getattr(error, "__notes__", []))
 
 
 def _fail(message: str, code: int) -> None:
     click.echo(f"detectorcal: {' '.join(message.split())}", err=True)
     sys.exit(code)
+
+
+def _warn(message: object, *_: object, **__: object) -> None:
+    click.echo(f"detectorcal: warning: {' '.join(str(message).split())}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -93,6 +108,11 @@ _work = _options(
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
     click.option("--jobs", default=-1, show_default=True, help="Threads; -1 takes all cores."),
     click.option("--batch-size", type=int, help="Frames read at a time; by default about 32 MB."),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Work on this Dask cluster (tcp://host:port), or on one of this machine: local.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors."),
 )
 
@@ -113,7 +133,7 @@ _work = _options(
 @click.option("--line", is_flag=True, help="A 2-D array is frames of a line detector.")
 @_work
 def fit(
-    sweep: str, output: str, dark: str | None, dark_per_frame: bool, line: bool,
+    sweep: str, output: str, dark: str | None, dark_per_frame: bool, line: bool, scheduler: str | None,
     overwrite: bool, jobs: int, batch_size: int | None, quiet: bool, **params: Any,
 ) -> None:  # fmt: skip
     """Learn each pixel's response from SWEEP, frames of an empty beam at many intensities.
@@ -132,8 +152,17 @@ def fit(
                 f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the "
                 f"sweep, as in `{sweep}:/path`."
             )
-        with _watched(frames, "fitting", quiet) as stack:
-            calibrator.fit(stack, dark=darks, dark_per_frame=dark_per_frame)
+        if scheduler is not None:
+            each = dark_per_frame and isinstance(darks, FrameStack)
+            _refuse_unshared(frames, *([darks] if each else []))
+            with connected(scheduler):
+                stack = spread(frames, batch_size=batch_size)
+                darks = spread(darks, batch_size=batch_size) if each else darks
+                calibrator.fit(stack, dark=darks, dark_per_frame=dark_per_frame)
+        else:
+            with _progress(len(frames), "fitting", quiet) as advance:
+                stack = _Watched(frames, advance)
+                calibrator.fit(stack, dark=darks, dark_per_frame=dark_per_frame)
     if np.all(calibrator.defects_):
         raise InputError(f"no pixel of `{sweep}` could be calibrated, so nothing is written.{MOST_FAILED}")
     calibrator.save(output, overwrite=overwrite)
@@ -152,21 +181,25 @@ def fit(
               help="Whether the dark is still in the flat.")  # fmt: skip
 @click.option("--reject", type=float, metavar="K", help="Replace spots beyond K spreads; 6 is usual.")
 @click.option("--line", is_flag=True, help="A 2-D array is frames of a line detector.")
+@click.option("--resume", is_flag=True, help="Go on with what a stopped run left; HDF5 and zarr.")
 @_work
 def correct(
     image: str, output: str, calibration: str, flat: str | None, dark: str | None, sigma: float | None,
-    flat_has_dark: bool, reject: float | None, line: bool, overwrite: bool, jobs: int,
-    batch_size: int | None, quiet: bool,
+    flat_has_dark: bool, reject: float | None, line: bool, resume: bool, scheduler: str | None,
+    overwrite: bool, jobs: int, batch_size: int | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Correct IMAGE, one frame or many, file to file.
 
     A scan in NXtomo or DXchange layout brings its own flats and darks, and is written in its own layout.
+    A run to HDF5 or zarr that is stopped leaves OUTPUT.partial, with which --resume goes on.
 
     \b
     Example:
       detectorcal correct scan.nxs -c detector.h5 -o corrected.nxs
     """  # noqa: D301
     _refuse_inputs(output, image, calibration, flat, dark)
+    for option in ("--resume",) * resume + ("--scheduler",) * (scheduler is not None):
+        _refuse_whole(option, output)
     calibrator = DetectorCalibrator.load(calibration).set_params(n_jobs=jobs, batch_size=batch_size)
     if reject is not None:
         calibrator.set_params(reject=reject)
@@ -175,6 +208,8 @@ def correct(
         _opened("flat", flat, line) as flats,
         _opened("dark", dark, line) as darks,
     ):
+        if scheduler is not None:
+            _refuse_unshared(frames)
         flats = frames.flats if flats is None else flats
         darks = frames.darks if darks is None else darks
         correction = calibrator.correction(flats, sigma, darks, flat_has_dark=flat_has_dark)
@@ -183,11 +218,16 @@ def correct(
                 "the flat is nowhere above the dark, so nothing is written. Were the two mixed up?"
             )
         made_by = {"detectorcal": __version__, "image": image, "calibration": calibration}
-        with (
-            _writer(output, frames, overwrite=overwrite, attributes=made_by) as writer,
-            _watched(frames, "correcting", quiet) as stack,
-        ):
-            correction.transform(stack, out=writer)
+        whole = _Output(output, frames, made_by, overwrite, resume)
+        with connected(scheduler), whole.writer(correction) as writer:
+            if resume:
+                _say(_started_at(output, writer), quiet)
+            with _progress(len(frames), "correcting", quiet, writer.n_written) as writer.progress:
+                for run in writer.missing():
+                    part = frames.part(run)
+                    if scheduler is not None:
+                        part = spread(part, step=writer.step, batch_size=batch_size)
+                    correction.transform(part, out=writer.part(run))
     what = "transmission" if flats is not None else "DN above dark"
     _say(f"{output}: {_count(len(frames), 'frame')} of {_pixels(frames.shape[1:])}, {what}", quiet)
 
@@ -262,7 +302,8 @@ def _is_number(word: str) -> bool:
 def _refuse_inputs(output: str, *inputs: str | None) -> None:
     """Never write over what is being read, whatever `--overwrite` says."""
     for name in inputs:
-        if name is not None and Path(_file_of(name)).resolve() == Path(_file_of(output)).resolve():
+        written = (Path(_file_of(output)).resolve(), Path(f"{_file_of(output)}.partial").resolve())
+        if name is not None and Path(_file_of(name)).resolve() in written:
             raise InputError(f"the output `{output}` is also an input. Choose another name.")
 
 
@@ -271,13 +312,63 @@ def _file_of(name: str) -> str:
     return name.partition(":/")[0]
 
 
-def _writer(output: str, frames: FrameStack, *, overwrite: bool, attributes: dict[str, str]) -> Any:
-    """Create the output, in the layout of the input where the format has it."""
-    keeps_layout = frames.layout is not None and output.lower().endswith(HDF5_SUFFIXES)
-    layout: dict[str, Any] = {"layout": frames.layout, "angles": frames.angles} if keeps_layout else {}
-    return create_frames(
-        output, frames.shape, float_dtype(frames.dtype), overwrite=overwrite, attributes=attributes, **layout
-    )
+@dataclass(frozen=True)
+class _Output:
+    """What `correct` writes, and how."""
+
+    name: str
+    frames: FrameStack
+    attributes: dict[str, str]
+    overwrite: bool
+    resume: bool
+
+    def writer(self, correction: Correction) -> AbstractContextManager[FrameWriter]:
+        """Create the output, in the layout of the input where the format has it, or go on with it."""
+        frames, dtype = self.frames, float_dtype(self.frames.dtype)
+        keeps_layout = frames.layout is not None and self.name.lower().endswith(HDF5_SUFFIXES)
+        layout: dict[str, Any] = {"layout": frames.layout, "angles": frames.angles} if keeps_layout else {}
+        what = {"overwrite": self.overwrite, "attributes": self.attributes, **layout}
+        if can_resume(self.name):
+            settings = _settings(correction, dtype)
+            return resume_frames(
+                self.name, frames.shape, dtype, source=frames, settings=settings, resume=self.resume, **what
+            )
+        return create_frames(self.name, frames.shape, dtype, **what)
+
+
+def _settings(correction: Correction, dtype: np.dtype) -> dict[str, Any]:
+    """Give what decides the corrected numbers, in the precision that they are computed in."""
+    return {
+        "calibration or flat": digest(np.asarray(correction.scale, dtype)),
+        "dark": digest(np.asarray(correction.dark, dtype)),
+        "`--reject`": correction.reject,
+    }
+
+
+def _started_at(output: str, writer: FrameWriter) -> str:
+    if writer.n_written == 0:
+        return f"{output}: nothing to resume, starting with the first frame"
+    return f"{output}: going on, {writer.n_written} of {_count(writer.shape[0], 'frame')} are done"
+
+
+def _refuse_whole(option: str, output: str) -> None:
+    """Raise if an output is written whole by one process, or not at all."""
+    if not can_resume(output):
+        raise InputError(
+            f"`{option}` is for HDF5 and zarr outputs, which are written in parts; `{output}` is neither. "
+            f"Name an output .h5 or .zarr, or leave out `{option}`."
+        )
+
+
+def _refuse_unshared(*stacks: FrameStack) -> None:
+    """Raise unless the workers of a cluster can read the stacks by their path."""
+    for stack in stacks:
+        kind = stack.source.location.format if stack.source is not None else "unknown"
+        if kind not in ("hdf5", "zarr"):
+            raise InputError(
+                f"`--scheduler` is for HDF5 and zarr inputs, which workers read for themselves, and "
+                f"`{stack.path}` is of format {kind}. Convert it, or leave out `--scheduler`."
+            )
 
 
 class _Watched:
@@ -296,16 +387,16 @@ class _Watched:
 
 
 @contextmanager
-def _watched(stack: FrameStack, verb: str, quiet: bool) -> Iterator[Any]:
-    """Show a progress bar on stderr while frames are read, if that is a terminal."""
+def _progress(total: int, verb: str, quiet: bool, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar on stderr, if that is a terminal; yield what makes it advance."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield stack
+        yield lambda n_frames: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(verb, total=len(stack))
-        yield _Watched(stack, lambda n: progress.advance(task, n))
+        task = progress.add_task(verb, total=total, completed=done)
+        yield lambda n_frames: progress.advance(task, n_frames)
 
 
 def _say(message: str, quiet: bool) -> None:

@@ -14,7 +14,6 @@ from detectorcal._execution import as_frames, mean_frame
 from detectorcal._streaming import batches, read, single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape
 from detectorcal.kernels.accumulation import subtract_dark
-from detectorcal.kernels.line import Croton
 from detectorcal.kernels.smoothing import Smoothing, gaussian
 
 if TYPE_CHECKING:
@@ -134,9 +133,8 @@ def _plot_pixel(ax: Axes, pixel: Sequence[int], measured: Float64, expected: Flo
 
 
 def _coefficient(measured: Float64, expected: Float64) -> float:
-    columns = measured[:, None], expected[:, None]
-    sums = {"frames": np.array([float(len(measured))]), **Croton().accumulate(*columns)}
-    return float(Croton().solve(sums).coef[0])
+    """Solve for one pixel, as the paper does."""
+    return 1 + float(measured @ (expected - measured) / (measured @ measured))
 
 
 def _points(

@@ -8,7 +8,7 @@ from scipy.stats import chi2
 
 from detectorcal import DetectorCalibrator
 from detectorcal.kernels.line import Croton, Photon, system_gain
-from detectorcal.kernels.model import add_rows, add_sums, empty_sums
+from detectorcal.kernels.model import ROW_STEP, add_rows, add_sums, empty_sums
 from detectorcal.simulate import Detector, beam_profile, exposure_ladder, moved_beam
 from tests import reference
 
@@ -21,8 +21,10 @@ def sums_of(model, measured, expected, run=8):
     totals = empty_sums(model, measured.shape[1:], measured)
     for start in range(0, len(measured), run):
         m, s = measured[start : start + run], expected[start : start + run]
-        taken = np.sum(s > 0, axis=0)
-        add_rows(model, totals, {"frames": taken, **model.accumulate(m, s)}, slice(0, m.shape[1]))
+        common = {"frames": np.sum(s > 0, axis=0), "expected": s.sum(axis=0)}
+        add_rows(totals, common | model.accumulate(m, s - m), slice(None))
+        some = slice(None, None, ROW_STEP if m.ndim == 3 else 1)
+        add_rows(totals, model.accumulate_sampled(m[:, some], (s - m)[:, some]), some)
     return totals
 
 
@@ -112,12 +114,15 @@ def test_sums_merge_in_any_grouping_and_order(method, shape):
 def test_arrays_of_a_device_give_the_same_sums(method):
     measured, expected = random_sweep((33, 40), 8)
     device = array_api_strict.Device("device1")
-    put = [array_api_strict.asarray(a, device=device) for a in (measured, expected)]
-    found = MODELS[method].accumulate(*put)
-    for name, values in MODELS[method].accumulate(measured, expected).items():
+    values = measured, expected - measured
+    put = [array_api_strict.asarray(a, device=device) for a in values]
+    model = MODELS[method]
+    found = model.accumulate(*put) | model.accumulate_sampled(*put)
+    wanted = model.accumulate(*values) | model.accumulate_sampled(*values)
+    for name, sums in wanted.items():
         assert found[name].device == device
         host = array_api_strict.asarray(found[name], device=array_api_strict.Device("CPU_DEVICE"))
-        np.testing.assert_allclose(np.asarray(host), values, rtol=1e-12, atol=1e-12 * np.abs(values).max())
+        np.testing.assert_allclose(np.asarray(host), sums, rtol=1e-12, atol=1e-12 * np.abs(sums).max())
 
 
 # --- precision ----------------------------------------------------------------------------------------

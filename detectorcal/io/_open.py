@@ -4,6 +4,7 @@ import json
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from detectorcal._errors import InputError, OutputExistsError
 from detectorcal._files import atomic_file, atomic_folder, reading, writing
 from detectorcal.io import hdf5, npy, tiff, zarr
 from detectorcal.io._names import Location, is_numeric, locate, locate_output
-from detectorcal.io._stack import FrameStack
+from detectorcal.io._stack import FrameStack, Source
 from detectorcal.io._writer import FrameWriter, Plan
 
 _LARGEST_ITEM = 8
@@ -79,7 +80,14 @@ def open_frames(path: _typing.Path, *, line: bool = False) -> FrameStack:
     """
     with reading(path):
         location = locate(path)
-        return _OPENERS[location.format](location, line)
+        opener = _OPENERS[location.format]
+        stack = opener(location, line)
+    absolute = replace(location, path=location.path.absolute())
+    stack.source = Source(opener, absolute, line)
+    for name in ("flats", "darks"):
+        if (part := getattr(stack, name)) is not None:
+            part.source = Source(opener, absolute, line, name)
+    return stack
 
 
 @contextmanager
@@ -145,12 +153,8 @@ def create_frames(
     array([0., 1., 2.], dtype=float32)
     """
     location = locate_output(path)
-    if location.inside and location.path.exists():
-        raise OutputExistsError(
-            f"`{location.path}` exists already, and writing `{location}` would replace all that is in it. "
-            "Name a new file, or remove it first."
-        )
-    plan = _plan(location, shape, dtype, layout, angles, attributes, chunks)
+    refuse_inside(location)
+    plan = make_plan(location, shape, dtype, layout, angles, attributes, chunks)
     place = atomic_folder if location.format == "zarr" else atomic_file
     with place(location.path, overwrite=overwrite) as temporary:
         with writing(location.path):
@@ -167,7 +171,16 @@ def create_frames(
             sink.close()
 
 
-def _plan(
+def refuse_inside(location: Location) -> None:
+    """Refuse to write a dataset in a file that is there already."""
+    if location.inside and location.path.exists():
+        raise OutputExistsError(
+            f"`{location.path}` exists already, and writing `{location}` would replace all that is in it. "
+            "Name a new file, or remove it first."
+        )
+
+
+def make_plan(
     location: Location,
     shape: Sequence[int],
     dtype: DTypeLike,
@@ -176,6 +189,7 @@ def _plan(
     attributes: Mapping[str, Any] | None,
     chunks: Sequence[int] | None,
 ) -> Plan:
+    """Check what is to be written."""
     sizes = _sizes("shape", shape, (2, 3))
     kind = np.dtype(dtype).newbyteorder("=")
     if not is_numeric(kind) or kind.itemsize > _LARGEST_ITEM:

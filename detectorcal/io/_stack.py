@@ -2,14 +2,19 @@
 
 import itertools
 import operator
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectorcal._errors import InputError
+from detectorcal._errors import DamagedFileError, InputError, MissingFileError
+from detectorcal._files import reading
 from detectorcal._typing import Float64, Shape
+from detectorcal.io._names import Location
 
 Window = tuple[slice, ...]
 """One slice with a positive step per detector axis."""
@@ -43,6 +48,64 @@ class ArrayReader:
         self._array = self._array[:0]
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a stack can be opened again, by another process too."""
+
+    opener: Callable[[Location, bool], "FrameStack"]
+    location: Location
+    line: bool
+    part: str = ""
+    """"flats" or "darks" for those of a scan."""
+
+
+class _LateReader:
+    """Frames of a file that is opened when the first of them is read: what a pickled stack becomes.
+
+    So a Dask scheduler, which unpickles all it passes on, needs no access to the file.
+    """
+
+    def __init__(self, source: Source, shape: Shape, dtype: np.dtype[Any], step: int) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.step = step
+        self._source = source
+        self._whole: FrameStack | None = None
+        self._lock = threading.Lock()
+
+    def fill(self, out: NDArray[Any], start: int, stop: int, window: Window) -> None:
+        with self._lock:
+            if self._whole is None:
+                self._whole = self._open()
+            reader = self._chosen(self._whole)
+        reader.fill(out, start, stop, window)
+
+    def _open(self) -> "FrameStack":
+        source = self._source
+        try:
+            with reading(source.location.path):
+                whole = source.opener(source.location, source.line)
+        except MissingFileError as error:
+            raise MissingFileError(
+                f"{error} It is read on {socket.gethostname()}, but was opened elsewhere: it must be on "
+                "storage that all machines share, under the same path."
+            ) from error
+        reader = self._chosen(whole)
+        if reader is None or (reader.shape, reader.dtype) != (self.shape, self.dtype):
+            whole.close()
+            raise DamagedFileError(f"`{source.location}` has changed since it was opened. Open it again.")
+        return whole
+
+    def _chosen(self, whole: "FrameStack") -> Any:
+        stack = getattr(whole, self._source.part) if self._source.part else whole
+        return None if stack is None else stack._reader
+
+    def close(self) -> None:
+        if self._whole is not None:
+            self._whole.close()
+            self._whole = None
+
+
 class FrameStack:
     """Frames in a file, read when they are indexed.
 
@@ -64,6 +127,8 @@ class FrameStack:
         The file's own frames without sample and without beam.
     angles : array of shape (n_frames,), float64, optional
         Rotation angles in degrees.
+    source : Source, optional
+        Where the stack can be opened again; with it the stack can be pickled.
 
     Attributes
     ----------
@@ -71,7 +136,7 @@ class FrameStack:
         (n_frames, height, width), or (n_frames, width) for a line detector.
     dtype : numpy.dtype
         Type of the values, in native byte order.
-    path, layout, flats, darks, angles
+    path, layout, flats, darks, angles, source
         As given.
 
     Examples
@@ -96,6 +161,7 @@ class FrameStack:
         flats: "FrameStack | None" = None,
         darks: "FrameStack | None" = None,
         angles: Float64 | None = None,
+        source: Source | None = None,
     ) -> None:
         self._reader: Reader | None = reader
         self._frames = np.arange(reader.shape[0]) if frames is None else frames
@@ -106,6 +172,34 @@ class FrameStack:
         self.flats = flats
         self.darks = darks
         self.angles = angles
+        self.source = source
+
+    @property
+    def step(self) -> int:
+        """Number of frames that are best read together: those of a chunk of the file."""
+        return getattr(self._reader, "step", 1)
+
+    def part(self, run: slice) -> "FrameStack":
+        """Give a run of the frames as a stack; it is closed with this one."""
+        if self._reader is None:
+            raise InputError(_closed(self.path))
+        angles = None if self.angles is None else self.angles[run]
+        return FrameStack(
+            self._reader, self.path, frames=self._frames[run], layout=self.layout, angles=angles,
+            source=self.source,
+        )  # fmt: skip
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._reader is None:
+            raise InputError(_closed(self.path))
+        if self.source is None:
+            raise InputError(
+                f"`{self.path}` cannot be sent to another process: only stacks that `open_frames` opened can."
+            )
+        reader = (self.source, self._reader.shape, self.dtype, self.step)
+        return _reopened, (
+            reader, self.path, self._frames, self.layout, self.flats, self.darks, self.angles,
+        )  # fmt: skip
 
     @property
     def ndim(self) -> int:
@@ -129,7 +223,7 @@ class FrameStack:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         if self._reader is None:
-            raise InputError(f"`{self.path}` is closed. Open it again to read from it.")
+            raise InputError(_closed(self.path))
         first, *rest = _expand(index, self.ndim)
         if not isinstance(first, slice):
             first = np.asarray(first) if np.size(first) else np.empty(0, np.intp)
@@ -160,6 +254,20 @@ class FrameStack:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _reopened(
+    reader: tuple[Source, Shape, np.dtype[Any], int], path: str, frames: Any, layout: Any, flats: Any,
+    darks: Any, angles: Any,
+) -> FrameStack:  # fmt: skip
+    return FrameStack(
+        _LateReader(*reader), path, frames=frames, layout=layout, flats=flats, darks=darks, angles=angles,
+        source=reader[0],
+    )  # fmt: skip
+
+
+def _closed(path: str) -> str:
+    return f"`{path}` is closed. Open it again to read from it."
 
 
 def _expand(index: Any, ndim: int) -> list[Any]:

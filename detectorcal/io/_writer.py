@@ -2,7 +2,10 @@
 
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectorcal._errors import InputError
-from detectorcal._files import writing
+from detectorcal._files import sync_data, writing
 from detectorcal._typing import Float64, Shape
 
 
@@ -42,23 +45,60 @@ class Sink(Protocol):
         """Finish the file."""
 
 
+class LastingSink(Sink, Protocol):
+    """A sink whose frames can be made to last, so that they survive a stop.
+
+    It pickles: the copy, perhaps in another process, opens the same file when it first writes.
+    """
+
+    step: int
+    """Frames that come to last together: those of a chunk."""
+
+    def sync(self, start: int, stop: int) -> None:
+        """Have frames start to stop, which were written, on the disk."""
+
+    def clear(self, start: int, stop: int) -> None:
+        """Remove what a stop may have left half written of these frames."""
+
+
 class RawSink:
     """Frames one after the other from a byte offset: what uncompressed TIFF, HDF5 and NPY share.
 
     Plain writes, not a memory map: on a full disk a map kills the process, a write raises.
     """
 
+    step = 1
+
     def __init__(self, path: Path, offset: int, plan: Plan) -> None:
+        self._path = path
         self._offset = offset
         self._stride = plan.nbytes // plan.shape[0]
-        self._file = path.open("r+b")
+        self.end = offset + plan.nbytes
+        self._file: FileIO | None = None
 
     def put(self, start: int, frames: NDArray[Any]) -> None:
+        if self._file is None:
+            # unbuffered: after a full disk nothing is left that a later flush would fail on
+            self._file = self._path.open("r+b", buffering=0)
         self._file.seek(self._offset + start * self._stride)
-        self._file.write(frames.data)
+        rest = frames.reshape(-1).view(np.uint8).data
+        while len(rest):
+            rest = rest[self._file.write(rest) :]
+
+    def sync(self, start: int, stop: int) -> None:
+        if self._file is not None:
+            sync_data(self._file.fileno())
+
+    def clear(self, start: int, stop: int) -> None:
+        """Do nothing: what is half written is written over."""
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_file": None}
 
 
 class FrameWriter:
@@ -74,14 +114,31 @@ class FrameWriter:
         (n_frames, height, width) or (n_frames, width).
     dtype : numpy.dtype
         Type of the values in the file.
+    written : array of shape (n_frames,), bool, optional
+        Frames that are in the file already; none by default.
+
+    Attributes
+    ----------
+    path, shape, dtype
+        As given.
+    progress : callable
+        Is told the number of frames whenever some were written.
     """
 
-    def __init__(self, sink: Sink, path: str, shape: Shape, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        path: str,
+        shape: Shape,
+        dtype: np.dtype[Any],
+        written: NDArray[np.bool_] | None = None,
+    ) -> None:
         self._sink = sink
-        self._written = np.zeros(shape[0], bool)
+        self._written = np.zeros(shape[0], bool) if written is None else written.copy()
         self.path = path
         self.shape = shape
         self.dtype = dtype
+        self.progress: Callable[[int], object] = lambda n_frames: None
 
     def __repr__(self) -> str:
         return f"FrameWriter({self.path!r}, shape={self.shape}, dtype={self.dtype})"
@@ -102,6 +159,40 @@ class FrameWriter:
         with writing(self.path):
             self._sink.put(start, block)
         self._written[start : start + len(block)] = True
+        self.progress(len(block))
+
+    @property
+    def n_written(self) -> int:
+        """Number of frames that are in the file."""
+        return int(self._written.sum())
+
+    @property
+    def step(self) -> int:
+        """Number of frames that are best written together: those of a chunk."""
+        return getattr(self._sink, "step", 1)
+
+    def missing(self) -> list[slice]:
+        """Give the runs of frames that are still to be written."""
+        return runs(~self._written)
+
+    def part(self, run: slice) -> "WriterPart":
+        """Give the place of a run of frames, numbered from 0."""
+        return WriterPart(self, run)
+
+    def carrier(self) -> Any:
+        """Give what writes frames from another process, or None where only this one can.
+
+        It pickles, is called with the number of the first frame and the frames, and returns when they are
+        on the disk; then `carried` must be told.
+        """
+        return self._sink.carrier() if hasattr(self._sink, "carrier") else None
+
+    def carried(self, start: int, stop: int) -> None:
+        """Take note of frames that another process has written with the carrier."""
+        with writing(self.path):
+            self._sink.carried(start, stop)  # type: ignore[attr-defined]
+        self._written[start:stop] = True
+        self.progress(stop - start)
 
     def _span(self, index: Any) -> tuple[int, Shape]:
         """Return the first frame and the shape that must come."""
@@ -123,5 +214,38 @@ class FrameWriter:
         if not self._written.all():
             raise InputError(
                 f"Only {self._written.sum()} of {self.shape[0]} frames were written to `{self.path}` "
-                f"(the first missing one is {int(np.argmin(self._written))}), so it was not kept."
+                f"(the first missing one is {int(np.argmin(self._written))})."
             )
+
+
+class WriterPart:
+    """A run of a writer's frames, numbered from 0: what a correction of those frames is written to."""
+
+    def __init__(self, writer: FrameWriter, run: slice) -> None:
+        self.writer = writer
+        self.start = run.start
+        self.shape: Shape = (run.stop - run.start, *writer.shape[1:])
+        self.dtype = writer.dtype
+
+    def __setitem__(self, index: slice, frames: Any) -> None:
+        chosen = range(self.shape[0])[index]
+        self.writer[self.start + chosen.start : self.start + chosen.stop] = frames
+
+    def carrier(self) -> Any:
+        """Give the writer's carrier, for frames that are numbered as here."""
+        carrier = self.writer.carrier()
+        return None if carrier is None else partial(_carry_from, self.start, carrier)
+
+    def carried(self, start: int, stop: int) -> None:
+        """Tell the writer what its carrier has written."""
+        self.writer.carried(self.start + start, self.start + stop)
+
+
+def _carry_from(first: int, carrier: Callable[[int, Any], None], start: int, frames: Any) -> None:
+    carrier(first + start, frames)
+
+
+def runs(chosen: NDArray[np.bool_]) -> list[slice]:
+    """Give the runs of true values."""
+    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False)).tolist()
+    return [slice(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]

@@ -15,6 +15,7 @@ from detectorcal._errors import (
     MissingDependencyError,
     MissingFileError,
 )
+from detectorcal._files import reserve, sync
 from detectorcal._typing import Shape
 from detectorcal.io import layouts
 from detectorcal.io._names import Location, describe, is_numeric, native, stack_shape
@@ -38,9 +39,7 @@ def create(path: Path, plan: Plan) -> Sink:
     """Create a file with a place for the frames."""
     import h5py
 
-    name = {"nxtomo": layouts.NXTOMO_DATA, "dxchange": layouts.DXCHANGE_DATA}.get(
-        plan.layout or "", plan.dataset or "data"
-    )
+    name = _dataset_name(plan)
     file = h5py.File(path, "w")
     try:
         dataset = _lay_out(file, name, plan)
@@ -58,6 +57,36 @@ def create(path: Path, plan: Plan) -> Sink:
     offset = dataset.id.get_offset()
     file.close()
     return RawSink(path, offset, plan)
+
+
+def create_lasting(path: Path, plan: Plan) -> RawSink:
+    """Create a file that is valid from now on, with its space reserved, frames to follow."""
+    sink = create(path, plan)
+    if not isinstance(sink, RawSink):  # pragma: no cover - the only caller asks for no chunks
+        raise InputError("`chunks` are not for an output that can be resumed. Leave them out.")
+    reserve(path, sink.end)
+    sync(path)
+    return sink
+
+
+def reopen(path: Path, plan: Plan) -> RawSink:
+    """Find the place of the frames in a file that `create_lasting` made."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            dataset = file[_dataset_name(plan)]
+            found, offset = (dataset.shape, dataset.dtype), dataset.id.get_offset()
+    except (OSError, RuntimeError, KeyError) as error:
+        raise DamagedFileError(f"`{path}` is damaged ({error}). Start again with `--overwrite`.") from error
+    if found != (plan.shape, plan.dtype) or offset is None:
+        raise DamagedFileError(f"`{path}` holds other data than asked for. Start again with `--overwrite`.")
+    return RawSink(path, offset, plan)
+
+
+def _dataset_name(plan: Plan) -> str:
+    named = {"nxtomo": layouts.NXTOMO_DATA, "dxchange": layouts.DXCHANGE_DATA}
+    return named.get(plan.layout or "", plan.dataset or "data")
 
 
 def _lay_out(file: Any, name: str, plan: Plan) -> Any:
@@ -104,6 +133,7 @@ class _Hdf5Reader:
     def __init__(self, dataset: Any, shape: Shape, name: str, file: Any) -> None:
         self.shape = shape
         self.dtype = native(dataset.dtype, name)
+        self.step = dataset.chunks[0] if dataset.chunks and dataset.ndim == len(shape) else 1
         self._dataset = dataset
         self._file = file
         self._name = name

@@ -49,7 +49,7 @@ def open_stack(location: Location, line: bool) -> FrameStack:
         raise InputError(
             f"`{path}` is a series of area frames; line=True needs one file of shape (n, width)."
         )
-    return FrameStack(_Series(_list_files(path)), str(path))
+    return FrameStack(_Series(list_files(path)), str(path))
 
 
 def create(path: Path, plan: Plan) -> Sink:
@@ -296,7 +296,7 @@ def _frame_kind(path: Path) -> tuple[Shape, np.dtype[Any]]:
     return reader.shape[1:], reader.dtype
 
 
-def _list_files(path: Path) -> list[Path]:
+def list_files(path: Path) -> list[Path]:
     """Return the TIFF files of a folder or pattern in natural order: frame_2 before frame_10."""
     if path.is_dir():
         found = [item for item in path.iterdir() if _is_tiff(item)]

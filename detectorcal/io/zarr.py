@@ -1,5 +1,6 @@
 """Zarr stores of formats 2 and 3 on disk. A chunk that was never written reads as the fill value."""
 
+import shutil
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -9,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectorcal._errors import DamagedFileError, FileFormatError, InputError, MissingFileError
-from detectorcal._files import is_zarr_store, recover_folder
+from detectorcal._files import is_zarr_store, recover_folder, sync_folder, sync_tree
 from detectorcal._typing import Shape
 from detectorcal.io._names import Location, is_numeric, native, stack_shape
 from detectorcal.io._stack import FrameStack, Window
-from detectorcal.io._writer import Plan, Sink
+from detectorcal.io._writer import Plan
 
-_CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**20
 """Small frames share a chunk up to this size, so that a store does not become a myriad of files."""
 
 
@@ -37,11 +38,11 @@ def open_stack(location: Location, line: bool) -> FrameStack:
     return FrameStack(reader, str(Location(location.path, inside, "zarr")))
 
 
-def create(path: Path, plan: Plan) -> Sink:
+def create(path: Path, plan: Plan) -> "ZarrSink":
     """Create an array of format 3 at the root of a store."""
     import zarr
 
-    per_chunk = max(1, min(plan.shape[0], _CHUNK_BYTES // (plan.nbytes // plan.shape[0])))
+    per_chunk = _frames_per_chunk(plan)
     try:
         array = zarr.create_array(
             str(path),
@@ -55,24 +56,80 @@ def create(path: Path, plan: Plan) -> Sink:
         raise InputError(
             f"zarr cannot hold frames of shape {plan.shape} and {plan.dtype}: {error}"
         ) from error
-    return _ZarrSink(array)
+    return ZarrSink(path, array.chunks[0], array)
 
 
-class _ZarrSink:
-    def __init__(self, array: Any) -> None:
+def create_lasting(path: Path, plan: Plan) -> "ZarrSink":
+    """Create a store whose metadata are on the disk, frames to follow."""
+    sink = create(path, plan)
+    sync_tree(path)
+    return sink
+
+
+def reopen(path: Path, plan: Plan) -> "ZarrSink":
+    """Open a store that `create_lasting` made."""
+    import zarr
+
+    try:
+        array = zarr.open_array(str(path), mode="r+", zarr_format=3)
+    except Exception as error:  # zarr passes on whatever its parsers raise
+        raise DamagedFileError(f"`{path}` is damaged ({error!r}). Start again with `--overwrite`.") from error
+    chunks = (_frames_per_chunk(plan), *plan.shape[1:])
+    if (array.shape, _dtype(array), array.chunks) != (plan.shape, plan.dtype, chunks):
+        raise DamagedFileError(f"`{path}` holds other data than asked for. Start again with `--overwrite`.")
+    return ZarrSink(path, chunks[0], array)
+
+
+def _frames_per_chunk(plan: Plan) -> int:
+    return max(1, min(plan.shape[0], CHUNK_BYTES // (plan.nbytes // plan.shape[0])))
+
+
+class ZarrSink:
+    """Frames of a store; every chunk is a file of its own, in a folder named after its first index."""
+
+    def __init__(self, path: Path, step: int, array: Any) -> None:
+        self._path = path
         self._array = array
+        self.step = step
 
     def put(self, start: int, frames: NDArray[Any]) -> None:
+        """Write frames from frame number `start` on."""
+        if self._array is None:
+            import zarr
+
+            self._array = zarr.open_array(str(self._path), mode="r+", zarr_format=3)
         self._array[start : start + len(frames)] = frames
+
+    def sync(self, start: int, stop: int) -> None:
+        """Sync the chunks' files and the folders; a chunk of nothing but zeros has no file."""
+        for chunk in self._chunks(start, stop):
+            if chunk.is_dir():
+                sync_tree(chunk)
+        for folder in (self._path / "c", self._path):
+            sync_folder(folder)
+
+    def clear(self, start: int, stop: int) -> None:
+        """Remove the chunks, which may be torn."""
+        for chunk in self._chunks(start, stop):
+            shutil.rmtree(chunk, ignore_errors=True)
+
+    def _chunks(self, start: int, stop: int) -> list[Path]:
+        numbers = range(start // self.step, -(-stop // self.step))
+        return [self._path / "c" / str(number) for number in numbers]
 
     def close(self) -> None:
         """Do nothing: every chunk is in its file already."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_array": None}
 
 
 class _ZarrReader:
     def __init__(self, array: Any, shape: Shape, dtype: np.dtype[Any], name: str) -> None:
         self.shape = shape
         self.dtype = dtype
+        chunks = getattr(array, "shards", None) or array.chunks
+        self.step = chunks[0] if array.ndim == len(shape) else 1
         self._array = array
         self._name = name
 

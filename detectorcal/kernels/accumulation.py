@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detectorcal._arrays import namespace
+from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import ResponseModel
@@ -155,19 +155,32 @@ class Accumulation:
         Returns
         -------
         dict of str to array of shape (n_rows, ...)
-            The model's sums over these frames, and "frames", a number where all pixels took part.
+            The model's sums over these frames, "expected", and "frames", a number where all pixels took
+            part.
         """
+        measured, expected, count = self._part_taken(frames, dark, condensed, rows)
+        summed = sum_of_products(expected)
+        difference = expected
+        difference -= measured  # in place: a third array of this size would not stay in cache
+        return {"frames": count, "expected": summed, **self.model.accumulate(measured, difference)}
+
+    def sampled_sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
+        """Sum what the model wants of sampled rows; arguments as of :meth:`sums`."""
+        measured, expected, _ = self._part_taken(frames, dark, condensed, rows)
+        return self.model.accumulate_sampled(measured, expected - measured)
+
+    def _part_taken(
+        self, frames: Array, dark: Array, condensed: Condensed, rows: slice
+    ) -> tuple[Array, Array, Any]:
+        """Give measured and expected values, 0 where a pixel takes no part, and how often each takes part."""
         xp = namespace(frames)
         measured = _measured_rows(frames, dark, rows)
         expected = self._smoother(frames, dark).expand(condensed.smoothed, rows)
         if condensed.masked is None and bool(xp.min(expected) > self.cutoff):
-            count: Any = frames.shape[0]
-        else:
-            takes_part = expected > self.cutoff
-            if condensed.masked is not None:
-                takes_part = takes_part & ~condensed.masked[:, rows, ...]
-            nothing = xp.zeros_like(measured)
-            measured = xp.where(takes_part, measured, nothing)
-            expected = xp.where(takes_part, expected, nothing)
-            count = xp.sum(xp.astype(takes_part, expected.dtype), axis=0)
-        return {"frames": count, **self.model.accumulate(measured, expected)}
+            return measured, expected, frames.shape[0]
+        takes_part = expected > self.cutoff
+        if condensed.masked is not None:
+            takes_part = takes_part & ~condensed.masked[:, rows, ...]
+        nothing = xp.zeros_like(measured)
+        count = xp.sum(xp.astype(takes_part, expected.dtype), axis=0)
+        return xp.where(takes_part, measured, nothing), xp.where(takes_part, expected, nothing), count

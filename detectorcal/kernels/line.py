@@ -41,46 +41,45 @@ SMALLEST_SHARE_OF_PAIRS = 0.01
 class Photon:
     """Photon-noise weights: no regression dilution; exact for Poisson statistics."""
 
-    names: tuple[str, ...] = ("expected", "difference")
+    names: tuple[str, ...] = ("difference",)
     sampled_names: tuple[str, ...] = ("pair_scatter",)
 
-    def accumulate(self, measured: Array, expected: Array) -> dict[str, Array]:
+    def accumulate(self, measured: Array, difference: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
-        difference = expected - measured
-        some_rows = sampled_rows(measured.ndim - 1)
-        return {
-            "expected": sum_of_products(expected),
-            "difference": sum_of_products(difference),
-            "pair_scatter": _pair_scatter(difference[some_rows], expected[some_rows]),
-        }
+        return {"difference": sum_of_products(difference)}
+
+    def accumulate_sampled(self, measured: Array, difference: Array) -> dict[str, Array]:
+        """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
+        return {"pair_scatter": _pair_scatter(difference, measured + difference)}
 
     def solve(self, sums: Mapping[str, Float64]) -> Response:
         r"""Solve the line; relative variance :math:`K c / \sum s`."""
-        expected = _nan_where_zero(sums["expected"])
-        measured = _nan_where_zero(expected - sums["difference"])
-        coef = 1 + sums["difference"] / measured
         gain = system_gain(sums)
-        return Response(coef, gain * coef / expected, gain)
+        with _nothing_by_nothing():
+            coef = 1 + sums["difference"] / (sums["expected"] - sums["difference"])
+            return Response(coef, gain * coef / sums["expected"], gain)
 
 
 class Croton:
     """Unweighted least squares, the paper's method."""
 
-    names: tuple[str, ...] = ("expected", "measured_difference", "measured_squared")
+    names: tuple[str, ...] = ("measured_difference", "measured_squared")
     sampled_names: tuple[str, ...] = ("difference", "expected_cubed", "pair_scatter")
 
-    def accumulate(self, measured: Array, expected: Array) -> dict[str, Array]:
+    def accumulate(self, measured: Array, difference: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
-        difference = expected - measured
-        some_rows = sampled_rows(measured.ndim - 1)
-        some_difference, some_expected = difference[some_rows], expected[some_rows]
         return {
-            "expected": sum_of_products(expected),
             "measured_difference": sum_of_products(measured, difference),
             "measured_squared": sum_of_products(measured, measured),
-            "difference": sum_of_products(some_difference),
-            "expected_cubed": sum_of_products(some_expected, some_expected, some_expected),
-            "pair_scatter": _pair_scatter(some_difference, some_expected),
+        }
+
+    def accumulate_sampled(self, measured: Array, difference: Array) -> dict[str, Array]:
+        """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
+        expected = measured + difference
+        return {
+            "difference": sum_of_products(difference),
+            "expected_cubed": sum_of_products(expected, expected, expected),
+            "pair_scatter": _pair_scatter(difference, expected),
         }
 
     def solve(self, sums: Mapping[str, Float64]) -> Response:
@@ -90,9 +89,10 @@ class Croton:
         for unweighted least squares, which takes the noise for the same in all frames, is 17 % low.
         It is :math:`K c / \sum s` times the sweep's own :func:`_skewness`.
         """
-        coef = 1 + sums["measured_difference"] / _nan_where_zero(sums["measured_squared"])
         gain = system_gain(sums)
-        return Response(coef, gain * coef * _skewness(sums, coef) / _nan_where_zero(sums["expected"]), gain)
+        with _nothing_by_nothing():
+            coef = 1 + sums["measured_difference"] / sums["measured_squared"]
+            return Response(coef, gain * coef * _skewness(sums, coef) / sums["expected"], gain)
 
 
 def _skewness(sums: Mapping[str, Float64], coef: Float64) -> Float64:
@@ -181,5 +181,6 @@ def _chi_squared_medians(largest: int) -> Float64:
     return medians
 
 
-def _nan_where_zero(values: Float64) -> Float64:
-    return np.where(values == 0, np.nan, values)
+def _nothing_by_nothing() -> np.errstate:
+    """Let pixels without sums become NaN: nothing is known of them."""
+    return np.errstate(divide="ignore", invalid="ignore")

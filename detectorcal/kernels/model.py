@@ -15,6 +15,7 @@ from detectorcal._arrays import put_like
 from detectorcal._typing import Array, Float64, Shape
 
 __all__ = [
+    "COMMON",
     "ROW_STEP",
     "Response",
     "ResponseModel",
@@ -25,6 +26,9 @@ __all__ = [
     "sampled_rows",
     "sum_names",
 ]
+
+COMMON = ("frames", "expected")
+"""The sums of all models: how many frames a pixel took part in, and its expected values, DN."""
 
 ROW_STEP = 16
 """What is one number, or smooth over the detector, is summed in every so many-th row of an area only."""
@@ -48,25 +52,28 @@ class ResponseModel(Protocol):
     """How a pixel's measured value depends on the expected one."""
 
     names: tuple[str, ...]
-    """The sums it needs of every pixel, besides "frames", how many frames a pixel took part in."""
+    """The sums it needs of every pixel, besides :data:`COMMON`."""
 
     sampled_names: tuple[str, ...]
-    """The sums it needs of some rows; see :func:`sampled_rows`."""
+    """The sums it needs of some rows only; see :func:`sampled_rows`."""
 
-    def accumulate(self, measured: Array, expected: Array) -> dict[str, Array]:
-        """Sum over a run of frames.
+    def accumulate(self, measured: Array, difference: Array) -> dict[str, Array]:
+        """Sum over a run of frames what ``names`` says.
 
         Parameters
         ----------
-        measured, expected : arrays of shape (n_frames, *block_shape)
-            Frame minus dark and its smoothed version, DN; both are 0 where a pixel takes no part, and
-            ``expected`` is positive where it does.
+        measured, difference : arrays of shape (n_frames, *block_shape)
+            Frame minus dark, and expected minus measured, DN; both are 0 where a pixel takes no part, and
+            their sum, the expected value, is positive where it does.
 
         Returns
         -------
         dict of str to array of shape block_shape
-            Those of ``sampled_names`` hold the sampled rows alone.
         """
+        ...
+
+    def accumulate_sampled(self, measured: Array, difference: Array) -> dict[str, Array]:
+        """Sum over a run of frames what ``sampled_names`` says; arguments and result as above."""
         ...
 
     def solve(self, sums: Mapping[str, Float64]) -> Response:
@@ -87,7 +94,7 @@ def sampled_rows(n_axes: int) -> tuple[Any, ...]:
 
 def sum_names(model: ResponseModel) -> tuple[str, ...]:
     """Name all the sums of a fit."""
-    return ("frames", *model.names, *model.sampled_names)
+    return (*COMMON, *model.names, *model.sampled_names)
 
 
 def empty_sums(model: ResponseModel, shape: Shape, like: Array) -> dict[str, Array]:
@@ -95,14 +102,10 @@ def empty_sums(model: ResponseModel, shape: Shape, like: Array) -> dict[str, Arr
     return {name: put_like(np.zeros(shape), like) for name in sum_names(model)}
 
 
-def add_rows(
-    model: ResponseModel, totals: Mapping[str, Array], sums: Mapping[str, Array], rows: slice
-) -> None:
-    """Add the sums of a block of rows, which starts at a multiple of :data:`ROW_STEP`, in place."""
+def add_rows(totals: Mapping[str, Array], sums: Mapping[str, Array], rows: slice) -> None:
+    """Add the sums of some rows in place."""
     for name, values in sums.items():
         block = totals[name][rows, ...]
-        if name in model.sampled_names:
-            block = block[sampled_rows(block.ndim)]
         block += values
 
 
