@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from detectorcal._errors import ClusterError, DetectorcalError, MissingDependencyError
+from detectorcal._streaming import batches
 
 __all__ = ["LOCAL", "carry_frames", "connected", "spread"]
 
@@ -21,9 +21,6 @@ LOCAL = "local"
 
 PATIENCE = 10.0
 """Seconds in which a scheduler must answer."""
-
-BLOCK_BYTES = 32 * 2**20
-"""Raw frames that one task reads."""
 
 
 @contextmanager
@@ -113,7 +110,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def spread(stack: Any, *, step: int = 1, batch_size: int | None = None) -> Any:
+def spread(stack: Any, *, step: int = 1, batch_size: int | str | None = None) -> Any:
     """See a stack of a file as a Dask array whose workers open the file for themselves.
 
     Parameters
@@ -122,8 +119,8 @@ def spread(stack: Any, *, step: int = 1, batch_size: int | None = None) -> Any:
         Frames in a file under an absolute path.
     step : int, default=1
         Every block but the last has a multiple of so many frames.
-    batch_size : int or None
-        Frames of a block, rounded up to steps; None takes :data:`BLOCK_BYTES`.
+    batch_size : int, str or None
+        Frames or bytes of a block; see :func:`~detectorcal._streaming.batches`.
 
     Returns
     -------
@@ -133,14 +130,8 @@ def spread(stack: Any, *, step: int = 1, batch_size: int | None = None) -> Any:
     import dask.array
     from dask.highlevelgraph import HighLevelGraph
 
-    frame_bytes = max(1, math.prod(stack.shape[1:]) * stack.dtype.itemsize)
-    together = math.lcm(step, stack.step)
-    if together * frame_bytes <= 2 * BLOCK_BYTES:
-        step = together  # so that no chunk of the input is read twice
-    wanted = BLOCK_BYTES // frame_bytes if batch_size is None else batch_size
-    size = max(wanted // step, 1) * step if batch_size is None else -(-wanted // step) * step
     name = f"frames-{secrets.token_hex(8)}"
-    parts = [stack.part(slice(start, start + size)) for start in range(0, stack.shape[0], size)]
+    parts = [stack.part(batch) for batch in batches(stack, batch_size, step)]
     first_block = (0,) * (stack.ndim - 1)
     tasks = {(name, number, *first_block): (np.asarray, part) for number, part in enumerate(parts)}
     chunks = (tuple(len(part) for part in parts), *((length,) for length in stack.shape[1:]))

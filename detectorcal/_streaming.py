@@ -50,37 +50,47 @@ TASKS_PER_THREAD = 4
 """Handing a task to a thread costs more than small tasks take; with one each, all wait for the slowest."""
 
 
-def batches(stack: Stack, batch_size: int | str | None) -> list[slice]:
+def batches(stack: Stack, batch_size: int | str | None, step: int = 1) -> list[slice]:
     """Cut a stack into batches of whole runs, along the chunks of its file where they are larger.
 
     Parameters
     ----------
     stack : stack of shape (n_frames, *detector_shape)
-        Its ``chunks``, if it has any, are those of a file, as h5py and zarr give them.
+        Its ``chunks``, as h5py and zarr have them, or ``step``, as :class:`detectorcal.io.FrameStack` has it,
+        tell how many frames the file keeps together.
     batch_size : int, str or None
-        Frames, rounded up to whole runs; or bytes of raw frames, as "64 MB"; None is :data:`BATCH_BYTES`.
+        Frames, or bytes of raw frames, as "64 MB"; None is :data:`BATCH_BYTES`.
+    step : int, default=1
+        All batches but the last have a multiple of so many frames.
 
     Returns
     -------
     list of slice
     """
-    n_frames, *shape = stack.shape
-    if isinstance(batch_size, int):
-        return cut(n_frames, _round_up(batch_size, RUN_LENGTH))
-    if isinstance(batch_size, str):
-        wanted = bytes_of(batch_size)
+    n_wanted = _frames_wanted(stack, batch_size)
+    step = math.lcm(RUN_LENGTH, step)
+    along_chunks = math.lcm(step, _frames_together(stack))
+    # no chunk is read twice, unless that took far more memory than was asked for
+    return cut(stack.shape[0], _round_up(n_wanted, along_chunks if along_chunks <= 2 * n_wanted else step))
+
+
+def _frames_wanted(stack: Stack, batch_size: int | str | None) -> int:
+    if batch_size is None:
+        n_bytes = BATCH_BYTES * (IN_MEMORY if is_resident(stack) else 1)
+    elif isinstance(batch_size, str):
+        n_bytes = bytes_of(batch_size)
     else:
-        wanted = BATCH_BYTES * (IN_MEMORY if is_resident(stack) else 1)
-    frame_bytes = max(1, math.prod(shape) * np.dtype(str(stack.dtype).rpartition(".")[2]).itemsize)
-    n_wanted = max(1, wanted // frame_bytes)
-    return cut(n_frames, _round_up(n_wanted, math.lcm(RUN_LENGTH, _chunk_frames(stack, n_wanted))))
+        return batch_size
+    item_bytes = np.dtype(str(stack.dtype).rpartition(".")[2]).itemsize
+    return max(1, n_bytes // max(1, math.prod(stack.shape[1:]) * item_bytes))
 
 
-def _chunk_frames(stack: Stack, n_wanted: int) -> int:
-    """Frames in a chunk of the stack's file; 1 where reading along them would take too much memory."""
+def _frames_together(stack: Stack) -> int:
+    """Frames in a chunk of the stack's file; 1 where nothing is known of it."""
     chunks = getattr(stack, "chunks", None)
-    n_frames = chunks[0] if chunks and isinstance(chunks[0], int) else 1
-    return n_frames if math.lcm(RUN_LENGTH, n_frames) <= 2 * n_wanted else 1
+    if chunks and isinstance(chunks[0], int):
+        return chunks[0]
+    return int(getattr(stack, "step", 1))
 
 
 def _round_up(number: int, step: int) -> int:

@@ -83,8 +83,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     detector_shape : tuple of int or None, default=None
         ``(height, width)`` lets rows of ``height * width`` pixels be used as frames.
     batch_size : int, str or None, default=None
-        Frames read at a time, rounded up to a multiple of 8, or bytes of them, as "64 MB"; None takes about
-        32 MB. The result does not depend on it.
+        Frames read at a time, or bytes of them, as "64 MB", rounded up to a multiple of 8 and, if that is
+        near, to whole chunks of a file; None takes about 32 MB. The result does not depend on it.
     n_jobs : int or None, default=None
         Threads, as joblib counts them. The result does not depend on it.
     device : {"cpu", "cuda"} or None, default=None

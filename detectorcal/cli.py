@@ -107,7 +107,13 @@ _output = click.option("-o", "--output", required=True, metavar="FILE", help="Wh
 _work = _options(
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
     click.option("--jobs", default=-1, show_default=True, help="Threads; -1 takes all cores."),
-    click.option("--batch-size", type=int, help="Frames read at a time; by default about 32 MB."),
+    click.option(
+        "--batch-size",
+        metavar="N|BYTES",
+        callback=lambda _, __, word: int(word) if word and word.lstrip("+-").isdigit() else word,
+        help='Read at a time: frames, or bytes as "64 MB"; by default about 32 MB.',
+    ),
+    click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where batches are worked on."),
     click.option(
         "--scheduler",
         metavar="ADDRESS",
@@ -134,7 +140,8 @@ _work = _options(
 @_work
 def fit(
     sweep: str, output: str, dark: str | None, dark_per_frame: bool, line: bool, scheduler: str | None,
-    overwrite: bool, jobs: int, batch_size: int | None, quiet: bool, **params: Any,
+    overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None, quiet: bool,
+    **params: Any,
 ) -> None:  # fmt: skip
     """Learn each pixel's response from SWEEP, frames of an empty beam at many intensities.
 
@@ -145,7 +152,7 @@ def fit(
     check_calibration_name(output)
     refuse_existing(output, overwrite=overwrite)
     _refuse_inputs(output, sweep, dark)
-    calibrator = DetectorCalibrator(**params, n_jobs=jobs, batch_size=batch_size)
+    calibrator = DetectorCalibrator(**params, n_jobs=jobs, batch_size=batch_size, device=device)
     with open_frames(sweep, line=line) as frames, _opened("dark", dark, line) as darks:
         if frames.layout is not None:
             raise InputError(
@@ -186,7 +193,7 @@ def fit(
 def correct(
     image: str, output: str, calibration: str, flat: str | None, dark: str | None, sigma: float | None,
     flat_has_dark: bool, reject: float | None, line: bool, resume: bool, scheduler: str | None,
-    overwrite: bool, jobs: int, batch_size: int | None, quiet: bool,
+    overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Correct IMAGE, one frame or many, file to file.
 
@@ -200,7 +207,8 @@ def correct(
     _refuse_inputs(output, image, calibration, flat, dark)
     for option in ("--resume",) * resume + ("--scheduler",) * (scheduler is not None):
         _refuse_whole(option, output)
-    calibrator = DetectorCalibrator.load(calibration).set_params(n_jobs=jobs, batch_size=batch_size)
+    calibrator = DetectorCalibrator.load(calibration)
+    calibrator.set_params(n_jobs=jobs, batch_size=batch_size, device=device)
     if reject is not None:
         calibrator.set_params(reject=reject)
     with (

@@ -16,6 +16,7 @@ import pytest
 
 from detectorcal import DetectorCalibrator, _arrays, _streaming, correct_image, fit_response
 from detectorcal._errors import BatchError, DeviceError, MissingDependencyError
+from detectorcal.io import open_frames
 
 SHAPE = (40, 48)
 DEVICE = array_api_strict.Device("device1")
@@ -350,18 +351,30 @@ class Chunked:
 
 
 @pytest.mark.parametrize(
-    ("chunk", "batch_size", "step"),
+    ("chunk", "batch_size", "step", "wanted"),
     [
-        (1, None, 4096),  # 32 MiB are 4096 frames of 8 KiB
-        (100, None, 4200),  # the next multiple of 8 and 100
-        (64, "1 MiB", 128),
-        (13, "1 MiB", 208),  # 2 x 104
-        (127, "1 MiB", 128),  # 8 x 127 would be eight times what was asked for
-        (13, 20, 24),  # frames are taken at their word, in whole runs
+        (1, None, 1, 4096),  # 32 MiB are 4096 frames of 8 KiB
+        (100, None, 1, 4200),  # the next multiple of 8 and 100
+        (64, "1 MiB", 1, 128),
+        (13, "1 MiB", 1, 208),  # 2 x 104
+        (127, "1 MiB", 1, 128),  # 8 x 127 would be eight times what was asked for
+        (13, 20, 1, 24),  # in whole runs: 8 x 13 would be five times what was asked for
+        (12, 20, 1, 24),
+        (16, 20, 1, 32),
+        (13, 20, 5, 40),  # in whole steps
+        (1, "1 MiB", 48, 144),
     ],
 )
-def test_batches_go_along_the_chunks_of_the_file(chunk, batch_size, step):
-    cuts = _streaming.batches(Chunked(10_000, chunk), batch_size)
-    assert cuts[0] == slice(0, step)
+def test_batches_go_along_the_chunks_of_the_file(chunk, batch_size, step, wanted):
+    cuts = _streaming.batches(Chunked(10_000, chunk), batch_size, step)
+    assert cuts[0] == slice(0, wanted)
     assert all(a.stop == b.start for a, b in itertools.pairwise(cuts))
     assert cuts[-1].stop == 10_000
+
+
+def test_batches_of_a_file_go_along_its_chunks(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "sweep.h5", "w") as file:
+        file.create_dataset("data", (100, 16, 16), "u2", chunks=(12, 16, 16))
+    with open_frames(tmp_path / "sweep.h5") as frames:
+        assert _streaming.batches(frames, "10 kB")[0] == slice(0, 24)
