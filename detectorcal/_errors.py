@@ -64,8 +64,8 @@ class DeviceError(DetectorcalError, RuntimeError):
     """The device that was asked for cannot be used."""
 
 
-class BatchError(DetectorcalError, MemoryError):
-    """A batch of frames does not fit into memory."""
+class TooLargeError(DetectorcalError, MemoryError):
+    """A batch of frames, or a result, does not fit into memory."""
 
 
 class NewerProtocolError(DetectorcalError, ValueError):

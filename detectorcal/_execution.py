@@ -24,6 +24,7 @@ from detectorcal._arrays import (
     reshape,
     to_host,
 )
+from detectorcal._errors import TooLargeError
 from detectorcal._streaming import (
     RUN_LENGTH,
     Threads,
@@ -208,7 +209,7 @@ def correct_frames(
         return _correct_lazily(frames, dark, scale, dtype, reject, device)
     if is_eager(frames) and not is_numpy(frames):
         return correct(frames, put_like(dark, frames), put_like(scale, frames), reject, out)
-    out = np.empty(frames.shape, dtype) if out is None else out
+    out = _new_result(frames.shape, dtype) if out is None else out
     place = device_named(device)
     if is_resident(frames) and batch_size is None and device is None:
         batch_size = frames.shape[0]  # in memory, and nothing of the size of a batch is made
@@ -226,6 +227,16 @@ def correct_frames(
             if not (on_host and in_place):
                 writer.write(batch, corrected)
     return out
+
+
+def _new_result(shape: Shape, dtype: np.dtype) -> np.ndarray:
+    try:
+        return np.empty(shape, dtype)
+    except MemoryError as error:
+        raise TooLargeError(
+            f"the result, {dtype} of shape {tuple(shape)}, does not fit into memory ({error}). Give "
+            "`out=`, such as a memory map or what `detectorcal.io.create_frames` makes."
+        ) from error
 
 
 def _correct_batch(raw: Any, dark: Any, scale: Any, reject: float | None, out: Any, threads: Threads) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import threadpoolctl
 
 from detectorcal._arrays import Device, is_eager, is_lazy, is_numpy
-from detectorcal._errors import BatchError
+from detectorcal._errors import TooLargeError
 from detectorcal._typing import Array, Stack
 from detectorcal._validation import bytes_of
 
@@ -141,7 +141,7 @@ def _naming_the_batch(stack: Stack, batch: slice) -> Iterator[None]:
         yield
     except MemoryError as error:
         n_frames = batch.stop - batch.start
-        raise BatchError(
+        raise TooLargeError(
             f"a batch of {n_frames} frames of shape {tuple(stack.shape[1:])}, {stack.dtype}, does not fit "
             f'into memory ({error or "MemoryError"}). Pass a smaller `batch_size`, in frames or as "64 MB".'
         ) from error

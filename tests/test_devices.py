@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from detectorcal import DetectorCalibrator, _arrays, _streaming, correct_image, fit_response
-from detectorcal._errors import BatchError, DeviceError, MissingDependencyError
+from detectorcal._errors import DeviceError, MissingDependencyError, TooLargeError
 from detectorcal.io import open_frames
 
 SHAPE = (40, 48)
@@ -298,10 +298,27 @@ def test_a_batch_that_does_not_fit(scene, monkeypatch):
             raise MemoryError("Out of memory allocating 4 GB")
 
     monkeypatch.setitem(_arrays.DEVICES, "cuda", Full)
-    with pytest.raises(BatchError, match=r"batch of 27 frames of shape \(40, 48\).*4 GB.*`batch_size`"):
+    with pytest.raises(TooLargeError, match=r"batch of 27 frames of shape \(40, 48\).*4 GB.*`batch_size`"):
         DetectorCalibrator(sigma=12, device="cuda").fit(scene.sweep)
     with pytest.raises(MemoryError):  # and it is still the built-in kind
         DetectorCalibrator(sigma=12, device="cuda", batch_size="1 GB").fit(scene.sweep)
+
+
+class Endless:
+    """A stack larger than any memory."""
+
+    shape, dtype = (10**9, *SHAPE), np.dtype(np.uint16)
+
+    def __getitem__(self, batch):
+        return np.empty((batch.stop - batch.start, *SHAPE), self.dtype)
+
+
+def test_results_and_batches_larger_than_memory(scene):
+    cal = DetectorCalibrator(sigma=12).fit(scene.sweep, dark=scene.dark)
+    with pytest.raises(TooLargeError, match=r"the result, float32 of shape .*`out=`"):
+        cal.transform(Endless())
+    with pytest.raises(TooLargeError, match=r"batch of 1000000000 frames.*`batch_size`"):
+        DetectorCalibrator(sigma=12, batch_size=10**9).fit(Endless())
 
 
 # --- with a GPU ---------------------------------------------------------------------------------------
