@@ -240,18 +240,19 @@ def _new_result(shape: Shape, dtype: np.dtype) -> np.ndarray:
 
 
 def _correct_batch(raw: Any, dark: Any, scale: Any, reject: float | None, out: Any, threads: Threads) -> None:
-    """Correct frame by frame, in blocks of rows unless spots must be looked for in whole frames."""
-    parts = cut(len(raw), _frames_per_part(raw))
-    if reject is not None:
-        threads.map(lambda part: correct(raw[part], dark, scale, reject, out[part]), parts)
-        return
+    """Correct in pieces that stay in cache: runs of frames, rows of them unless all are needed."""
+    if reject is None:
+        n_frames = RUN_LENGTH * max(1, BLOCK_PIXELS // math.prod(raw.shape[1:]))
+        blocks = _row_blocks(raw)
+    else:
+        n_frames, blocks = _frames_per_part(raw), [slice(None)]
 
-    def correct_rows(rows: slice) -> None:
-        # the rows' part of the two maps stays in cache over the frames
-        for part in parts:
-            correct(raw[part, rows], dark[rows], scale[rows], None, out[part, rows])
+    def correct_piece(piece: tuple[slice, slice]) -> None:
+        part, rows = piece
+        correct(raw[part, rows], dark[rows], scale[rows], reject, out[part, rows])
 
-    threads.map(correct_rows, _row_blocks(raw))
+    # rows outside: their part of the two maps stays in cache over the frames
+    threads.map(correct_piece, [(part, rows) for rows in blocks for part in cut(len(raw), n_frames)])
 
 
 def _correct_lazily(

@@ -46,7 +46,7 @@ IN_MEMORY = 4
 """Batches of frames that are in memory already are so many times larger: they cost no memory, and the
 totals of a block of rows stay in cache for longer."""
 
-TASKS_PER_THREAD = 4
+TASKS_PER_THREAD = 16
 """Handing a task to a thread costs more than small tasks take; with one each, all wait for the slowest."""
 
 
@@ -198,9 +198,8 @@ class Threads:
         """Give ``work`` of each item, in order; neighbouring items are worked on by one thread."""
         if self._n_threads == 1 or len(items) == 1:
             return [work(item) for item in items]
-        stretches = [
-            items[part] for part in cut(len(items), -(-len(items) // (TASKS_PER_THREAD * self._n_threads)))
-        ]
+        size = max(1, len(items) // (TASKS_PER_THREAD * self._n_threads))
+        stretches = [items[part] for part in cut(len(items), size)]
         done = self._pool.map(lambda stretch: [work(item) for item in stretch], stretches)
         return list(itertools.chain.from_iterable(done))
 

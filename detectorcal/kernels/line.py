@@ -92,7 +92,11 @@ class Croton:
         gain = system_gain(sums)
         with _nothing_by_nothing():
             coef = 1 + sums["measured_difference"] / sums["measured_squared"]
-            return Response(coef, gain * coef * _skewness(sums, coef) / sums["expected"], gain)
+            variance = _skewness(sums, coef)
+            variance *= coef
+            variance *= gain
+            variance /= sums["expected"]
+        return Response(coef, variance, gain)
 
 
 def _skewness(sums: Mapping[str, Float64], coef: Float64) -> Float64:
