@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -487,6 +488,19 @@ class TestDask:
         lazy = da.from_array(sweep, chunks=(8, 24, 30))
         assert_same_fit(DetectorCalibrator(SIGMA).fit(lazy, da.from_array(dark)), cal)
         assert cal.score(lazy) == cal.score(sweep)
+
+    def test_meaningless_values_are_counted_in_the_maps_alone(self, da, cal, sweep, flat):
+        import dask
+
+        flat = flat.copy()
+        flat[2:5, 7:14] = 0.0
+        lazy = da.from_array(sweep, chunks=(8, 24, 30))
+        cal = deepcopy(cal).set_params(sigma=0.2)  # so narrow that the flat is hardly smoothed
+        with dask.config.set(scheduler=poisoned), pytest.warns(DetectorcalWarning, match="21 of 720") as said:
+            got = cal.transform(lazy, flat)
+        assert len(said) == 1
+        with pytest.warns(DetectorcalWarning):
+            np.testing.assert_array_equal(got.compute(), cal.transform(sweep, flat))
 
     def test_unknown_sizes(self, da, cal, sweep):
         lazy = da.from_array(sweep, chunks=(8, 24, 30))
