@@ -29,7 +29,7 @@ class Sizes:
 
 DEFAULT = Sizes()
 
-FULL = Sizes(turns=5, old_fits=3, file_frames=(200, 2000), child_turns=3)
+FULL = Sizes(turns=5, file_frames=(200, 2000))
 
 QUICK = Sizes(
     n_frames=16,
