@@ -309,8 +309,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         with np.errstate(all="ignore"):
             response = METHODS[self.method].solve(self.sums_)
             # where there is no noise, its estimate may round to less than nothing
-            self.coef_std_ = np.sqrt(np.maximum(response.relative_variance, 0))
-            self.coef_std_ *= response.coef
+            variance = np.maximum(response.relative_variance, 0)
+            self.coef_std_ = response.coef * np.sqrt(variance, out=variance)
         self.coef_ = response.coef
         self.defects_ = _find_defects(self.coef_, self.sums_["frames"])
         bad = self.defects_ != 0

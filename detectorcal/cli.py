@@ -221,6 +221,7 @@ def correct(
         flats = frames.flats if flats is None else flats
         darks = frames.darks if darks is None else darks
         correction = calibrator.correction(flats, sigma, darks, flat_has_dark=flat_has_dark)
+        del calibrator  # its sums are ten maps that nothing needs any more
         if not np.any(np.isfinite(correction.scale)):
             raise InputError(
                 "the flat is nowhere above the dark, so nothing is written. Were the two mixed up?"

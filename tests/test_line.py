@@ -24,7 +24,7 @@ def sums_of(model, measured, expected, run=8):
         common = {"frames": np.sum(s > 0, axis=0), "expected": s.sum(axis=0)}
         add_rows(totals, common | model.accumulate(m, s - m), slice(None))
         some = slice(None, None, ROW_STEP if m.ndim == 3 else 1)
-        add_rows(totals, model.accumulate_sampled(m[:, some], (s - m)[:, some]), some)
+        add_rows(totals, model.accumulate_sampled(s[:, some], (s - m)[:, some]), some)
     return totals
 
 

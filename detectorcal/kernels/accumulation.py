@@ -167,7 +167,7 @@ class Accumulation:
     def sampled_sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
         """Sum what the model wants of sampled rows; arguments as of :meth:`sums`."""
         measured, expected, _ = self._part_taken(frames, dark, condensed, rows)
-        return self.model.accumulate_sampled(measured, expected - measured)
+        return self.model.accumulate_sampled(expected, expected - measured)
 
     def _part_taken(
         self, frames: Array, dark: Array, condensed: Condensed, rows: slice

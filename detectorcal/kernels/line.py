@@ -48,9 +48,9 @@ class Photon:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
         return {"difference": sum_of_products(difference)}
 
-    def accumulate_sampled(self, measured: Array, difference: Array) -> dict[str, Array]:
+    def accumulate_sampled(self, expected: Array, difference: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
-        return {"pair_scatter": _pair_scatter(difference, measured + difference)}
+        return {"pair_scatter": _pair_scatter(difference, expected)}
 
     def solve(self, sums: Mapping[str, Float64]) -> Response:
         r"""Solve the line; relative variance :math:`K c / \sum s`."""
@@ -73,9 +73,8 @@ class Croton:
             "measured_squared": sum_of_products(measured, measured),
         }
 
-    def accumulate_sampled(self, measured: Array, difference: Array) -> dict[str, Array]:
+    def accumulate_sampled(self, expected: Array, difference: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
-        expected = measured + difference
         return {
             "difference": sum_of_products(difference),
             "expected_cubed": sum_of_products(expected, expected, expected),
@@ -91,7 +90,8 @@ class Croton:
         """
         gain = system_gain(sums)
         with _nothing_by_nothing():
-            coef = 1 + sums["measured_difference"] / sums["measured_squared"]
+            coef = sums["measured_difference"] / sums["measured_squared"]
+            coef += 1
             variance = _skewness(sums, coef)
             variance *= coef
             variance *= gain
@@ -135,7 +135,8 @@ def _pair_scatter(difference: Array, expected: Array) -> Array:
         between = difference[..., right] - difference[..., left]
         total = expected[..., right] + expected[..., left]
         between *= between
-        between /= xp.where(total > 0, total, xp.ones_like(total))
+        # a pair that takes no part is 0 in both: any other total will do for it
+        between /= total + xp.astype(total == 0, total.dtype)
         scatter[..., left] = xp.sum(between, axis=0, dtype=difference.dtype)
     return scatter
 

@@ -72,8 +72,8 @@ class ResponseModel(Protocol):
         """
         ...
 
-    def accumulate_sampled(self, measured: Array, difference: Array) -> dict[str, Array]:
-        """Sum over a run of frames what ``sampled_names`` says; arguments and result as above."""
+    def accumulate_sampled(self, expected: Array, difference: Array) -> dict[str, Array]:
+        """Sum over a run of frames what ``sampled_names`` says, alike."""
         ...
 
     def solve(self, sums: Mapping[str, Float64]) -> Response:
