@@ -2,7 +2,7 @@
 
 Says what is done with a batch of frames; how batches come and go is :mod:`detectorcal._streaming`'s affair.
 A batch is worked on by threads with BLAS held to one thread in each. Sums are taken in the frames' own
-precision over runs of :data:`~detectorcal._streaming.RUN_LENGTH` frames counted from the first, and each run is
+precision over runs of 8 frames counted from the first, and each run is
 added to float64 in order, so a result is the same to the last bit for every ``n_jobs`` and ``batch_size``.
 """
 
