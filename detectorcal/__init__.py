@@ -13,12 +13,14 @@ from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.correction import Correction
 from detectorcal.functional import correct_image, fit_response
+from detectorcal.rings import RingSuppressor
 
 __all__ = [
     "Correction",
     "DetectorCalibrator",
     "DetectorcalError",
     "DetectorcalWarning",
+    "RingSuppressor",
     "__version__",
     "correct_image",
     "fit_response",

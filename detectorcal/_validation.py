@@ -121,17 +121,19 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     return value
 
 
-def check_smoothing(sigma: Any, mode: Any, cval: Any, truncate: Any) -> tuple[float, str, float, float]:
-    """Check the parameters of the Gaussian."""
+def check_smoothing(
+    sigma: Any, mode: Any, cval: Any, truncate: Any, *, name: str = "sigma"
+) -> tuple[float, str, float, float]:
+    """Check the parameters of the Gaussian, whose width is called ``name`` by the caller."""
     checked = (
-        check_number("sigma", sigma, above=0) or 0.0,
+        check_number(name, sigma, above=0) or 0.0,
         check_choice("mode", mode, MODES),
         check_number("cval", cval) or 0.0,
         check_number("truncate", truncate, above=0) or 0.0,
     )
     if checked[0] * checked[3] > LONGEST_KERNEL:
         raise InputError(
-            f"`sigma` times `truncate` must be at most {LONGEST_KERNEL:,} pixels, far wider than any "
+            f"`{name}` times `truncate` must be at most {LONGEST_KERNEL:,} pixels, far wider than any "
             f"detector, but is {checked[0] * checked[3]:g}."
         )
     return checked

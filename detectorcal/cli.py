@@ -29,6 +29,7 @@ from detectorcal.correction import Correction
 from detectorcal.io import FrameStack, FrameWriter, create_frames, open_frames, resume_frames
 from detectorcal.io._partial import can_resume, digest
 from detectorcal.kernels.smoothing import MODES
+from detectorcal.rings import CorrectedFrames, RingSuppressor
 
 __all__ = ["main"]
 
@@ -187,13 +188,16 @@ def fit(
 @click.option("--flat-has-dark/--flat-without-dark", default=True, show_default=True,
               help="Whether the dark is still in the flat.")  # fmt: skip
 @click.option("--reject", type=float, metavar="K", help="Replace spots beyond K spreads; 6 is usual.")
+@click.option("--rings", is_flag=True,
+              help="Remove what rings are left, within 3 standard errors; reads IMAGE twice.")  # fmt: skip
 @click.option("--line", is_flag=True, help="A 2-D array is frames of a line detector.")
 @click.option("--resume", is_flag=True, help="Go on with what a stopped run left; HDF5 and zarr.")
 @_work
 def correct(
     image: str, output: str, calibration: str, flat: str | None, dark: str | None, sigma: float | None,
-    flat_has_dark: bool, reject: float | None, line: bool, resume: bool, scheduler: str | None,
-    overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None, quiet: bool,
+    flat_has_dark: bool, reject: float | None, rings: bool, line: bool, resume: bool,
+    scheduler: str | None, overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None,
+    quiet: bool,
 ) -> None:  # fmt: skip
     """Correct IMAGE, one frame or many, file to file.
 
@@ -220,6 +224,12 @@ def correct(
             _refuse_unshared(frames)
         flats = frames.flats if flats is None else flats
         darks = frames.darks if darks is None else darks
+        if rings and flats is None:
+            raise InputError(
+                "`--rings` looks for rings in the logarithm of a transmission, which needs a flat: give "
+                "`--flat`, or leave out `--rings`."
+            )
+        suppressor = RingSuppressor(calibrator, n_jobs=jobs, batch_size=batch_size) if rings else None
         correction = calibrator.correction(flats, sigma, darks, flat_has_dark=flat_has_dark)
         del calibrator  # its sums are ten maps that nothing needs any more
         if not np.any(np.isfinite(correction.scale)):
@@ -227,10 +237,13 @@ def correct(
                 "the flat is nowhere above the dark, so nothing is written. Were the two mixed up?"
             )
         made_by = {"detectorcal": __version__, "image": image, "calibration": calibration}
-        whole = _Output(output, frames, made_by, overwrite, resume)
+        whole = _Output(output, frames, made_by, overwrite, resume, suppressor)
         with connected(scheduler), whole.writer(correction) as writer:
             if resume:
                 _say(_started_at(output, writer), quiet)
+            if suppressor is not None:
+                _find_rings(suppressor, correction, frames, scheduler, quiet)
+                correction.set_params(scale=correction.scale * suppressor.multiplier_)
             with _progress(len(frames), "correcting", quiet, writer.n_written) as writer.progress:
                 for run in writer.missing():
                     part = frames.part(run)
@@ -239,6 +252,8 @@ def correct(
                     correction.transform(part, out=writer.part(run))
     what = "transmission" if flats is not None else "DN above dark"
     _say(f"{output}: {_count(len(frames), 'frame')} of {_pixels(frames.shape[1:])}, {what}", quiet)
+    if suppressor is not None:
+        _say(f"{output}: {_changes(suppressor.report_)}", quiet)
 
 
 @cli.command(short_help="Show what a calibration file holds.")
@@ -330,6 +345,7 @@ class _Output:
     attributes: dict[str, str]
     overwrite: bool
     resume: bool
+    suppressor: RingSuppressor | None
 
     def writer(self, correction: Correction) -> AbstractContextManager[FrameWriter]:
         """Create the output, in the layout of the input where the format has it, or go on with it."""
@@ -338,20 +354,48 @@ class _Output:
         layout: dict[str, Any] = {"layout": frames.layout, "angles": frames.angles} if keeps_layout else {}
         what = {"overwrite": self.overwrite, "attributes": self.attributes, **layout}
         if can_resume(self.name):
-            settings = _settings(correction, dtype)
+            settings = _settings(correction, self.suppressor, dtype)
             return resume_frames(
                 self.name, frames.shape, dtype, source=frames, settings=settings, resume=self.resume, **what
             )
         return create_frames(self.name, frames.shape, dtype, **what)
 
 
-def _settings(correction: Correction, dtype: np.dtype) -> dict[str, Any]:
-    """Give what decides the corrected numbers, in the precision that they are computed in."""
+def _settings(correction: Correction, suppressor: RingSuppressor | None, dtype: np.dtype) -> dict[str, Any]:
+    """Give what decides the corrected numbers, in the precision that they are computed in.
+
+    Multipliers against rings follow from the input, the maps and the standard errors, and are found anew.
+    """
     return {
         "calibration or flat": digest(np.asarray(correction.scale, dtype)),
         "dark": digest(np.asarray(correction.dark, dtype)),
         "`--reject`": correction.reject,
+        "`--rings`": None if suppressor is None else digest(suppressor.relative_variance()),
     }
+
+
+def _find_rings(
+    suppressor: RingSuppressor, correction: Correction, frames: FrameStack, scheduler: str | None, quiet: bool
+) -> None:
+    """Go through the raw scan a first time: corrected as it is read, and not written."""
+    if scheduler is not None:
+        stack = spread(frames, step=frames.step, batch_size=suppressor.batch_size)
+        suppressor.fit(correction.transform(stack))
+        return
+    with _progress(len(frames), "looking for rings", quiet) as advance:
+        suppressor.fit(CorrectedFrames(_Watched(frames, advance), correction, frames.step))
+
+
+def _changes(report: dict[str, Any]) -> str:
+    """Say in a line what was done against rings."""
+    if not report["n_changed"]:
+        return f"rings: none of {_count(report['n_pixels'], 'pixel')} changed"
+    return (
+        f"rings: {report['n_changed']} of {_count(report['n_pixels'], 'pixel')} changed, by "
+        f"{report['median_percent']:.2g} % ({report['median_std_errors']:.2g} standard errors) in the "
+        f"median, {report['largest_percent']:.2g} % ({report['largest_std_errors']:.2g}) at most; "
+        f"{report['n_at_bound']} as far as allowed"
+    )
 
 
 def _started_at(output: str, writer: FrameWriter) -> str:

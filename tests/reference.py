@@ -8,6 +8,7 @@ pixel at a time, straight from the definitions in the docs. Nothing of `detector
     (image - dark) x coefficient / flat -> corrected image
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -209,3 +210,36 @@ def correct(image, dark, coef, beam=None, reject=None):
         measured = np.where(spots(whole, reject) & good, medians(whole), measured)
     corrected = measured * coef
     return corrected if beam is None else corrected / beam
+
+
+# --- rings --------------------------------------------------------------------------------------------
+
+
+def ring_multiplier(projections, variance, window, n_std):
+    """What the transmission of each pixel is multiplied with, row by row and pixel by pixel.
+
+    `projections` is (n_angles, height, width), `variance` (height, width), relative. A pixel is judged by
+    the values above 0; it needs one, one pair of successive ones, and a known variance.
+    """
+    multiplier = np.ones(variance.shape)
+    for y, v in enumerate(variance):
+        mean, noise = np.full(v.shape, np.nan), np.full(v.shape, np.nan)
+        for x in range(v.size):
+            values = [-math.log(T) if T > 0 and math.isfinite(T) else None for T in projections[:, y, x]]
+            usable = [p for p in values if p is not None]
+            steps = [b - a for a, b in itertools.pairwise(values) if a is not None and b is not None]
+            if steps and math.isfinite(v[x]):
+                mean[x] = sum(usable) / len(usable)
+                noise[x] = sum(step**2 for step in steps) / len(steps) / 2 / len(usable)
+        judged = np.isfinite(mean)
+        if not judged.any():
+            continue
+        course = gaussian_filter(fill(mean, judged), window, mode="nearest", truncate=4.0)
+        e = (mean - course)[judged]
+        spread = MAD_TO_STD * np.median(np.abs(e - np.median(e)))
+        of_object = max(spread**2 - v[judged].mean() - noise[judged].mean(), 0.0)
+        total = v[judged] + noise[judged] + of_object
+        k = np.where(total > 0, v[judged] / np.where(total > 0, total, 1.0), 0.0)
+        bound = np.minimum(n_std * np.sqrt(v[judged]), math.log(10))
+        multiplier[y, judged] = np.exp(np.clip(k * e, -bound, bound))
+    return multiplier

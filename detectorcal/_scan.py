@@ -1,0 +1,81 @@
+"""Walking through the projections of a scan, whose sums need the order of the frames as well."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from detectorcal._arrays import device_named, is_dask, is_numpy, to_host
+from detectorcal._execution import BLOCK_PIXELS, DEVICE_BLOCK_PIXELS, MERGED_AT_ONCE
+from detectorcal._streaming import RUN_LENGTH, Threads, cut, read_ahead
+from detectorcal._typing import Array, Stack
+from detectorcal.kernels.model import Sums
+from detectorcal.kernels.rings import attenuation, join_scans, scan_sums
+
+__all__ = ["sum_scan"]
+
+
+def sum_scan(stack: Stack, dtype: np.dtype, *, n_jobs: int | None, batch_size: int | str | None) -> Sums:
+    """Sum -log(T) over the projections of a scan, and the squares of its steps.
+
+    Each run of :data:`~detectorcal._streaming.RUN_LENGTH` projections, counted from the first, is summed in
+    float64 and the runs are added in order: the result is the same to the last bit for every ``n_jobs`` and
+    ``batch_size``. A Dask array is summed chunk by chunk where it is, and agrees but for rounding.
+
+    Parameters
+    ----------
+    stack : stack of shape (n_projections, *detector_shape)
+        Transmissions.
+    dtype : dtype
+        Floating precision in which the logarithm is taken.
+    n_jobs : int or None
+        Threads, as joblib counts them.
+    batch_size : int, str or None
+        Frames or bytes read at a time; see :func:`~detectorcal._streaming.batches`.
+
+    Returns
+    -------
+    dict of str to array of shape detector_shape
+        As :func:`detectorcal.kernels.rings.scan_sums` has them, in host memory.
+    """
+    if is_dask(stack):
+        return _sum_lazily(stack, dtype)
+    totals: list[list[dict[str, Array]]] = []
+    with Threads(n_jobs) as threads:
+        for _, frames in read_ahead(stack, batch_size, device_named(None)):
+            blocks = _row_blocks(frames)
+            totals = totals or [[] for _ in blocks]
+            threads.map(partial(_add_rows, frames, dtype), list(zip(totals, blocks, strict=True)))
+    names = totals[0][0]
+    return {name: np.concatenate([to_host(total[0][name]) for total in totals]) for name in names}
+
+
+def _add_rows(frames: Array, dtype: np.dtype, block: tuple[list[dict[str, Array]], slice]) -> None:
+    """Add some rows of a batch to what was summed of them before, if anything was."""
+    total, rows = block
+    runs = cut(frames.shape[0], RUN_LENGTH)
+    sums = [scan_sums(attenuation(frames[run, rows, ...], dtype)) for run in runs]
+    total[:] = [join_scans(total + sums)]
+
+
+def _row_blocks(frames: Array) -> list[slice]:
+    """Cut a detector into blocks of whole rows; a line, whose pixels are its rows, is one."""
+    height, *width = frames.shape[1:]
+    pixels = BLOCK_PIXELS if is_numpy(frames) else DEVICE_BLOCK_PIXELS
+    return cut(height, max(1, pixels // width[0]) if width else height)
+
+
+def _sum_lazily(stack: Any, dtype: np.dtype) -> Sums:
+    """Sum each chunk of a Dask array where it is, and join the sums as a tree, in one graph."""
+    import dask
+
+    sum_chunk = dask.delayed(partial(sum_scan, n_jobs=1, batch_size=None), pure=True)
+    whole = stack.rechunk(dict.fromkeys(range(1, stack.ndim), -1))
+    sums = [sum_chunk(chunk, dtype) for chunk in whole.to_delayed().ravel()]
+    join = dask.delayed(join_scans, pure=True)
+    while len(sums) > 1:
+        sums = [join(sums[i : i + MERGED_AT_ONCE]) for i in range(0, len(sums), MERGED_AT_ONCE)]
+    total: Sums = sums[0].compute()
+    return total

@@ -1,0 +1,184 @@
+"""Rings: what is constant in the log of a scan, pixel by pixel, and how much of it may be removed.
+
+A pixel whose coefficient is off by a factor adds the same to -log(T) in all projections. Over a scan the
+mean of -log(T) shows it, beside the noise of that mean and what the object does there. The approach is the
+package's own: a shrunk estimate of the offset, cut off at a few standard errors of the calibration. Its
+derivation is in ``docs/rings.md``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from detectorcal._arrays import namespace, sum_of_products
+from detectorcal._typing import Array, Float64
+from detectorcal.kernels.masking import MAD_TO_STD, fill_masked
+from detectorcal.kernels.model import Sums
+from detectorcal.kernels.smoothing import Smoothing, gaussian
+
+__all__ = ["Offsets", "attenuation", "join_scans", "offsets", "scan_sums"]
+
+LARGEST_OFFSET = float(np.log(10.0))
+"""However little is known of a pixel, it is not changed by more than a factor of 10, beyond which a
+calibration calls it defective."""
+
+TRUNCATE = 4.0
+"""Standard deviations at which the Gaussian along the row ends."""
+
+
+class Offsets(NamedTuple):
+    """What a scan tells of each pixel's constant offset in -log(T); float64 arrays of detector shape."""
+
+    removed: Float64
+    """What is subtracted from -log(T); 0 where a pixel is left alone."""
+    bound: Float64
+    """The largest ``removed`` may be, either way."""
+    judged: np.ndarray
+    """Whether everything that is needed to judge a pixel is known; bool."""
+
+
+def attenuation(frames: Array, dtype: np.dtype) -> Array:
+    """Take -log of transmissions.
+
+    Parameters
+    ----------
+    frames : array of any shape
+        Transmissions, of any real dtype.
+    dtype : numpy.dtype
+        Floating precision of the result.
+
+    Returns
+    -------
+    array of the same shape
+        Dimensionless; not finite where the transmission is not finite or not above 0.
+    """
+    xp = namespace(frames)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -xp.log(xp.astype(frames, getattr(xp, dtype.name), copy=False))
+
+
+def scan_sums(values: Array) -> dict[str, Array]:
+    """Sum a few consecutive projections.
+
+    Parameters
+    ----------
+    values : array of shape (n_projections, *shape), floating
+        What :func:`attenuation` gave; what is not finite is left out.
+
+    Returns
+    -------
+    dict of str to array of shape ``shape``
+        float64 ``count`` and ``total`` of the values, ``pairs`` and ``squares`` of the differences of
+        successive ones; and the ``first`` and ``last`` projection, by which scans are joined.
+    """
+    xp = namespace(values)
+    finite = xp.isfinite(values)
+    whole = bool(xp.all(finite))  # then nothing needs to be counted or masked
+    known = values if whole else xp.where(finite, values, xp.zeros_like(values))
+    steps = known[1:, ...] - known[:-1, ...]
+    if whole:
+        ones = xp.ones_like(values[0, ...], dtype=xp.float64)
+        count, pairs = ones * values.shape[0], ones * steps.shape[0]
+    else:
+        both = finite[1:, ...] & finite[:-1, ...]
+        steps = xp.where(both, steps, xp.zeros_like(steps))
+        count, pairs = (xp.sum(where, axis=0, dtype=xp.float64) for where in (finite, both))
+    return {
+        "count": count,
+        "total": xp.sum(known, axis=0, dtype=xp.float64),
+        "pairs": pairs,
+        "squares": xp.astype(sum_of_products(steps, steps), xp.float64),
+        "first": values[0, ...],
+        "last": values[-1, ...],
+    }
+
+
+def join_scans(parts: list[dict[str, Array]]) -> dict[str, Array]:
+    """Join the sums of parts of a scan that follow each other.
+
+    Parameters
+    ----------
+    parts : list of dict of str to array
+        What :func:`scan_sums` gave, in the order of the projections.
+
+    Returns
+    -------
+    dict of str to array
+        As if summed together, but for rounding.
+    """
+    joined = dict(parts[0])
+    xp = namespace(joined["total"])
+    for part in parts[1:]:
+        with np.errstate(invalid="ignore"):
+            step = part["first"] - joined["last"]
+        both = xp.isfinite(step)
+        step = xp.astype(xp.where(both, step, xp.zeros_like(step)), xp.float64)
+        for name in ("count", "total", "pairs", "squares"):
+            joined[name] = joined[name] + part[name]
+        joined["pairs"] = joined["pairs"] + xp.astype(both, xp.float64)
+        joined["squares"] = joined["squares"] + step * step
+        joined["last"] = part["last"]
+    return joined
+
+
+def offsets(sums: Sums, variance: Float64, window: float, n_std: float) -> Offsets:
+    r"""Estimate each pixel's constant offset in -log(T), and bound it by what is known of the pixel.
+
+    With `e` the mean of -log(T) minus its Gaussian course along the row, `v` the relative variance of a
+    corrected value, `n` the variance of that mean from noise and `o` that of `e` from the object,
+
+    .. math:: \mathrm{removed} = \mathrm{clip}(k e, -N \sqrt v, N \sqrt v), \quad k = v / (v + n + o)
+
+    which is the posterior mean of a normal offset, bounded. `n` is half the mean squared difference of
+    successive projections over their number; `o`, one number per row, is the robust variance of `e` (from
+    its median absolute deviation) minus the means of `v` and `n`, or 0.
+
+    Parameters
+    ----------
+    sums : dict of str to array of shape detector_shape, float64
+        What :func:`scan_sums` and :func:`join_scans` gave of all projections.
+    variance : array of shape detector_shape, float64
+        Relative variance of a corrected value; a pixel where it is not finite is left alone.
+    window : float
+        Standard deviation of the Gaussian along the row, pixels.
+    n_std : float
+        `N`, standard errors.
+
+    Returns
+    -------
+    Offsets
+    """
+    shape = variance.shape
+    # the pixels of a row share their object; a line detector is one row
+    rows = {name: sums[name].reshape(-1, shape[-1]) for name in ("count", "total", "pairs", "squares")}
+    v = variance.reshape(-1, shape[-1])
+    judged = (rows["count"] > 0) & (rows["pairs"] > 0) & np.isfinite(v)
+    v = np.where(judged, v, 0.0)
+    count, pairs = np.maximum(rows["count"], 1), np.maximum(rows["pairs"], 1)
+    mean = rows["total"] / count
+    noise = rows["squares"] / (2 * pairs * count)
+    e = np.where(judged, mean - _course(mean, judged, window), 0.0)
+    total = v + noise + _object_variance(e, v + noise, judged)
+    k = np.divide(v, total, out=np.zeros_like(v), where=total > 0)
+    bound = np.minimum(n_std * np.sqrt(v), LARGEST_OFFSET)
+    removed = np.clip(k * e, -bound, bound)
+    return Offsets(removed.reshape(shape), bound.reshape(shape), judged.reshape(shape))
+
+
+def _course(mean: Float64, judged: np.ndarray, window: float) -> Float64:
+    """Smooth each row by itself; pixels that cannot be judged are filled from their row first."""
+    whole = mean if judged.all() else fill_masked(mean, ~judged)
+    smooth: Float64 = gaussian(whole, Smoothing(window, "nearest", 0.0, TRUNCATE))
+    return smooth
+
+
+def _object_variance(e: Float64, known: Float64, judged: np.ndarray) -> Float64:
+    """Variance of `e` along each row that calibration and noise (`known`) do not explain, as a column."""
+    spread = np.zeros((len(e), 1))
+    for row, (values, used) in enumerate(zip(e, judged, strict=True)):
+        if used.any():
+            deviation = np.abs(values[used] - np.median(values[used]))
+            spread[row] = (MAD_TO_STD * np.median(deviation)) ** 2 - known[row, used].mean()
+    return np.maximum(spread, 0.0)
