@@ -9,6 +9,7 @@ added to float64 in order, so a result is the same to the last bit for every ``n
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -41,7 +42,16 @@ from detectorcal.kernels.accumulation import Accumulation, Condensed, join
 from detectorcal.kernels.correction import correct
 from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, add_sums, empty_sums
 
-__all__ = ["as_frames", "copy_frames", "correct_frames", "mean_frame", "sum_frames"]
+__all__ = [
+    "as_frames",
+    "copy_frames",
+    "correct_frames",
+    "mean_frame",
+    "merge_lazily",
+    "row_blocks",
+    "sum_frames",
+    "whole_frames",
+]
 
 BLOCK_PIXELS = 2**15
 """Pixels of a row block: its handful of float32 temporaries stay near the core."""
@@ -115,7 +125,7 @@ def _sum_lazily(
 
     work = partial(sum_frames, n_jobs=1, batch_size=None, device=device)
     sum_chunk = dask.delayed(work, pure=True)
-    stack = _whole_frames(stack)
+    stack = whole_frames(stack)
     chunks = list(stack.to_delayed().ravel())
     if len(dark.shape) == stack.ndim:
         darks = dark if is_dask(dark) else as_dask(dark)
@@ -123,14 +133,21 @@ def _sum_lazily(
     else:
         darks = [dask.delayed(to_host(dark))] * len(chunks)
     sums = [sum_chunk(frames, d, accumulation, dtype) for frames, d in zip(chunks, darks, strict=True)]
-    merge = dask.delayed(add_sums, pure=True)
+    return merge_lazily(sums, add_sums)
+
+
+def merge_lazily(sums: list[Any], merge: Callable[[list[Any]], Sums]) -> Sums:
+    """Merge delayed sums as a tree, and compute it all in one graph."""
+    import dask
+
+    merge_some = dask.delayed(merge, pure=True)
     while len(sums) > 1:
-        sums = [merge(sums[i : i + MERGED_AT_ONCE]) for i in range(0, len(sums), MERGED_AT_ONCE)]
+        sums = [merge_some(sums[i : i + MERGED_AT_ONCE]) for i in range(0, len(sums), MERGED_AT_ONCE)]
     total: Sums = sums[0].compute()
     return total
 
 
-def _whole_frames(stack: Any) -> Any:
+def whole_frames(stack: Any) -> Any:
     """Merge the chunks of a Dask array that split a frame."""
     return stack.rechunk(dict.fromkeys(range(1, stack.ndim), -1))
 
@@ -165,8 +182,8 @@ def _add_batch(
         for run, whole in runs:
             add_rows(totals, accumulation.sampled_sums(frames[run, ...], darks(run), whole, rows), rows)
 
-    threads.map(sum_rows, _row_blocks(frames))
-    threads.map(sum_sampled, _row_blocks(frames, ROW_STEP))
+    threads.map(sum_rows, row_blocks(frames))
+    threads.map(sum_sampled, row_blocks(frames, ROW_STEP))
 
 
 def correct_frames(
@@ -243,7 +260,7 @@ def _correct_batch(raw: Any, dark: Any, scale: Any, reject: float | None, out: A
     """Correct in pieces that stay in cache: runs of frames, rows of them unless all are needed."""
     if reject is None:
         n_frames = RUN_LENGTH * max(1, BLOCK_PIXELS // math.prod(raw.shape[1:]))
-        blocks = _row_blocks(raw)
+        blocks = row_blocks(raw)
     else:
         n_frames, blocks = _frames_per_part(raw), [slice(None)]
 
@@ -260,7 +277,7 @@ def _correct_lazily(
 ) -> Any:
     work = partial(_correct_chunk, reject=reject, device=device)
     empty = np.empty((0,) * frames.ndim, dtype)
-    return _whole_frames(frames).map_blocks(work, dark, scale, dtype=dtype, meta=empty)
+    return whole_frames(frames).map_blocks(work, dark, scale, dtype=dtype, meta=empty)
 
 
 def _correct_chunk(
@@ -280,7 +297,7 @@ def copy_frames(stack: Stack, out: Any) -> None:
     if carrier is not None:
         from detectorcal._cluster import carry_frames
 
-        carry_frames(_whole_frames(stack), carrier, out.carried)
+        carry_frames(whole_frames(stack), carrier, out.carried)
         return
     for batch in batches(stack, None):
         out[batch] = read(stack, batch)
@@ -339,7 +356,7 @@ def _frames_per_part(frames: Array) -> int:
     return max(divisor for divisor in (1, 2, 4, 8) if divisor <= max(wanted, 1))
 
 
-def _row_blocks(frames: Array, step: int = 1) -> list[slice]:
+def row_blocks(frames: Array, step: int = 1) -> list[slice]:
     """Cut a detector into blocks of whole rows, of which every ``step``-th counts; a line is not cut."""
     height, *width = frames.shape[1:]
     if not width:

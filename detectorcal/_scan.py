@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from detectorcal._arrays import device_named, is_dask, is_numpy, to_host
-from detectorcal._execution import BLOCK_PIXELS, DEVICE_BLOCK_PIXELS, MERGED_AT_ONCE
+from detectorcal._arrays import device_named, is_dask, to_host
+from detectorcal._execution import merge_lazily, row_blocks, whole_frames
 from detectorcal._streaming import RUN_LENGTH, Threads, cut, read_ahead
 from detectorcal._typing import Array, Stack
 from detectorcal.kernels.model import Sums
@@ -45,7 +45,7 @@ def sum_scan(stack: Stack, dtype: np.dtype, *, n_jobs: int | None, batch_size: i
     totals: list[list[dict[str, Array]]] = []
     with Threads(n_jobs) as threads:
         for _, frames in read_ahead(stack, batch_size, device_named(None)):
-            blocks = _row_blocks(frames)
+            blocks = row_blocks(frames)
             totals = totals or [[] for _ in blocks]
             threads.map(partial(_add_rows, frames, dtype), list(zip(totals, blocks, strict=True)))
     names = totals[0][0]
@@ -60,22 +60,11 @@ def _add_rows(frames: Array, dtype: np.dtype, block: tuple[list[dict[str, Array]
     total[:] = [join_scans(total + sums)]
 
 
-def _row_blocks(frames: Array) -> list[slice]:
-    """Cut a detector into blocks of whole rows; a line, whose pixels are its rows, is one."""
-    height, *width = frames.shape[1:]
-    pixels = BLOCK_PIXELS if is_numpy(frames) else DEVICE_BLOCK_PIXELS
-    return cut(height, max(1, pixels // width[0]) if width else height)
-
-
 def _sum_lazily(stack: Any, dtype: np.dtype) -> Sums:
     """Sum each chunk of a Dask array where it is, and join the sums as a tree, in one graph."""
     import dask
 
     sum_chunk = dask.delayed(partial(sum_scan, n_jobs=1, batch_size=None), pure=True)
-    whole = stack.rechunk(dict.fromkeys(range(1, stack.ndim), -1))
-    sums = [sum_chunk(chunk, dtype) for chunk in whole.to_delayed().ravel()]
-    join = dask.delayed(join_scans, pure=True)
-    while len(sums) > 1:
-        sums = [join(sums[i : i + MERGED_AT_ONCE]) for i in range(0, len(sums), MERGED_AT_ONCE)]
-    total: Sums = sums[0].compute()
-    return total
+    return merge_lazily(
+        [sum_chunk(chunk, dtype) for chunk in whole_frames(stack).to_delayed().ravel()], join_scans
+    )

@@ -129,7 +129,7 @@ def test_batches_and_threads_make_no_difference_to_darks_per_frame(shape, n_fram
 def test_pieces_are_really_made():
     # the tests above would prove nothing on detectors that are never cut
     frames = recorded(TALL)[0]
-    assert len(_execution._row_blocks(frames)) > 3
+    assert len(_execution.row_blocks(frames)) > 3
     assert len(_streaming.batches(frames, None)) > 2
     assert _execution._frames_per_part(frames) == 1
 

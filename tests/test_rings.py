@@ -21,7 +21,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_html_repr
 
 import detectorcal
-from detectorcal import Correction, DetectorCalibrator, RingSuppressor, _scan, _streaming, metrics, simulate
+from detectorcal import (
+    Correction,
+    DetectorCalibrator,
+    RingSuppressor,
+    _execution,
+    _streaming,
+    metrics,
+    simulate,
+)
 from detectorcal._errors import DetectorcalWarning, InputError
 from detectorcal.cli import main
 from detectorcal.io import create_frames, open_frames
@@ -197,7 +205,7 @@ def test_in_a_pipeline_behind_a_correction():
 
 @pytest.fixture
 def _small_pieces(monkeypatch):
-    monkeypatch.setattr(_scan, "BLOCK_PIXELS", 100)
+    monkeypatch.setattr(_execution, "BLOCK_PIXELS", 100)
     monkeypatch.setattr(_streaming, "BATCH_BYTES", 20_000)
     monkeypatch.setattr(_streaming, "IN_MEMORY", 1)
 
