@@ -182,8 +182,9 @@ def _add_batch(
         for run, whole in runs:
             add_rows(totals, accumulation.sampled_sums(frames[run, ...], darks(run), whole, rows), rows)
 
-    threads.map(sum_rows, row_blocks(frames))
-    threads.map(sum_sampled, row_blocks(frames, ROW_STEP))
+    tasks = [(sum_sampled, rows) for rows in row_blocks(frames, ROW_STEP)]
+    tasks += [(sum_rows, rows) for rows in row_blocks(frames)]
+    threads.map(lambda task: task[0](task[1]), tasks)
 
 
 def correct_frames(
@@ -344,6 +345,9 @@ class _Framed:
 
 def mean_frame(stack: Stack, *, batch_size: int | str | None) -> Float64:
     """Mean over the frames of a stack, float64 in host memory; reads a batch at a time."""
+    if stack.shape[0] == 1:
+        only: Float64 = to_host(read(stack, slice(0, 1)))[0].astype(np.float64)
+        return only
     total = np.zeros(stack.shape[1:])
     for batch in batches(stack, batch_size):
         total += to_host(read(stack, batch)).sum(axis=0, dtype=np.float64)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Self, TypeVar
 
 import joblib
@@ -209,6 +210,12 @@ _blas_users = 0
 _blas_limiter: Any = None
 
 
+@cache
+def _blas_libraries() -> threadpoolctl.ThreadpoolController:
+    """Look for them once: NumPy's is loaded by now, and the search takes longer than a frame."""
+    return threadpoolctl.ThreadpoolController()
+
+
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
     """Hold BLAS to one thread while any thread of this process is inside.
@@ -219,7 +226,7 @@ def single_threaded_blas() -> Iterator[None]:
     global _blas_users, _blas_limiter
     with _blas_lock:
         if _blas_users == 0:
-            _blas_limiter = threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+            _blas_limiter = _blas_libraries().limit(limits=1, user_api="blas")
         _blas_users += 1
     try:
         yield

@@ -309,8 +309,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         with np.errstate(all="ignore"):
             response = METHODS[self.method].solve(self.sums_)
             # where there is no noise, its estimate may round to less than nothing
-            variance = np.maximum(response.relative_variance, 0)
-            self.coef_std_ = response.coef * np.sqrt(variance, out=variance)
+            relative_std = np.maximum(response.relative_variance, 0, out=response.relative_variance)
+            np.sqrt(relative_std, out=relative_std)
+            self.coef_std_ = np.multiply(response.coef, relative_std, out=relative_std)
         self.coef_ = response.coef
         self.defects_ = _find_defects(self.coef_, self.sums_["frames"])
         bad = self.defects_ != 0
