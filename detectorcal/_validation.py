@@ -458,3 +458,12 @@ def check_out(out: Any, shape: Shape, dtype: np.dtype) -> None:
         raise InputError(f"`out` must be an array of the shape of `X`, {shape}, but {came}.")
     if _numpy_dtype(out.dtype) != dtype:
         raise InputError(f"`out` must have dtype {dtype} for this input, but has {out.dtype}.")
+
+
+def tags_of_frames(tags: Any) -> Any:
+    """Tell scikit-learn what is fitted on frames takes: lines or areas, with NaN, their dtype kept."""
+    tags.input_tags.two_d_array = True
+    tags.input_tags.three_d_array = True
+    tags.input_tags.allow_nan = True
+    tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+    return tags

@@ -620,12 +620,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         return calibrator
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.three_d_array = True
-        tags.input_tags.allow_nan = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return validation.tags_of_frames(super().__sklearn_tags__())
 
 
 def _find_defects(coef: Float64, n_frames: Float64) -> np.ndarray:

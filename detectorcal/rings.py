@@ -254,12 +254,7 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         return copy
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.three_d_array = True
-        tags.input_tags.allow_nan = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return validation.tags_of_frames(super().__sklearn_tags__())
 
 
 class CorrectedFrames:
