@@ -49,7 +49,7 @@ _NOTE = (
     "that leaves the weakest rings in that case."
 )
 _NOTE_OFF = (
-    "RMSE between a slice and the oracle's slice of the same frames, in % of the oracle's RMSE, medians: what "
+    "RMSE between a slice and the oracle's slice of the same frames, in % of its RMSE, medians: what "
     "a correction left or changed, whether noise hides it or not. To remove noise is no gain here."
 )
 
@@ -96,7 +96,7 @@ def as_markdown(measured: dict[str, Any]) -> str:
 
 
 def draw(path: Path, cases: Sequence[Case], setup: Setup, measured: dict[str, Any]) -> None:
-    """Draw the middle of some slices, a case per row, each row on one grey scale, into a PNG."""
+    """Draw a part of some slices, a case per row, each row on one grey scale, into a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
@@ -130,6 +130,6 @@ def _draw_row(line: Sequence[Any], images: dict[str, np.ndarray], case: str, nam
 
 
 def _crop(image: np.ndarray) -> np.ndarray:
-    """The middle, where rings are strongest."""
-    first = max((len(image) - CROP_PX) // 2, 0)
+    """A quarter seen from the middle, where rings are strongest; their arcs reach far into it."""
+    first = max(len(image) // 2 - CROP_PX // 8, 0)
     return image[first : first + CROP_PX, first : first + CROP_PX]
