@@ -60,21 +60,21 @@ def calibrated(recording: Recording, method: str, *, evidence: bool, rings: bool
         # of changed pixels, levels outside the sweep and the like: here they are the case
         warnings.simplefilter("ignore")
         flats = recording.flats if evidence else recording.flats.mean(axis=0)
-        calibrator = _calibrator(recording, method)
-        correction = calibrator.correction(flats)
+        correction = _calibrator(recording, method).correction(flats)
         transmission = correction.transform(recording.projections)
         if rings:
-            transmission = RingSuppressor(calibrator, n_jobs=1).fit_transform(transmission)
+            transmission = RingSuppressor(correction, n_jobs=1).fit_transform(transmission)
     return sinogram(transmission[:, recording.row])
 
 
-ORACLE, FLAT_FIELD, PAPER = "oracle", "flat field", "paper"
-OURS = "paper + rings"
+ORACLE, FLAT_FIELD, PAPER, OURS = "oracle", "flat field", "paper", "curved + flats + rings"
 METHODS: dict[str, Method] = {
     ORACLE: oracle,
     FLAT_FIELD: flat_field,
     PAPER: partial(calibrated, method="croton", evidence=False),
-    OURS: partial(calibrated, method="croton", evidence=False, rings=True),
+    "curved": partial(calibrated, method="curved", evidence=False),
+    "curved + flats": partial(calibrated, method="curved", evidence=True),
+    OURS: partial(calibrated, method="curved", evidence=True, rings=True),
 }
 """By name; those that a stripe filter follows come in `FILTERED`."""
 

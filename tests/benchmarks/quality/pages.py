@@ -130,6 +130,6 @@ def _draw_row(line: Sequence[Any], images: dict[str, np.ndarray], case: str, nam
 
 
 def _crop(image: np.ndarray) -> np.ndarray:
-    """A quarter seen from the middle, where rings are strongest; their arcs reach far into it."""
-    first = max(len(image) // 2 - CROP_PX // 8, 0)
-    return image[first : first + CROP_PX, first : first + CROP_PX]
+    """A part with the axis of rotation near its right edge, where the objects have no edge of their own."""
+    top, left = (max(len(image) // 2 - int(part * CROP_PX), 0) for part in (0.5, 0.875))
+    return image[top : top + CROP_PX, left : left + CROP_PX]
