@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ CROP_PX, ZOOM, GREYS = 96, 2, 48
 """Of each picture; noise does not compress, so the greys are few."""
 
 PICTURED_SEED = 0
+BEST = "+ best filter"
 
 
 def quality_tables(measured: dict[str, Any]) -> Iterator[Table]:
@@ -35,7 +36,7 @@ def quality_tables(measured: dict[str, Any]) -> Iterator[Table]:
     for title, wanted in (("As the model assumes", True), ("Not as the model assumes", False)):
         chosen = {case: figures for case, figures in everything.items() if assumed[case] == wanted}
         if chosen:
-            yield Table(title, _NOTE, [_main_row(case, figures) for case, figures in chosen.items()])
+            yield Table(title, _NOTE, [_row(c, f, _pair) for c, f in chosen.items()])
     yield Table("Off the oracle's slice", _NOTE_OFF, [_row(c, f, _off) for c, f in everything.items()])
     for base in FILTERED:
         if any(with_filter(base, name) in f for f in everything.values() for name in FILTERS):
@@ -60,15 +61,11 @@ def best_filter(figures: Figures) -> str | None:
     return min(ran, key=lambda name: figures[with_filter(FLAT_FIELD, name)][RING], default=None)
 
 
-def _main_row(case: str, figures: Figures) -> Row:
-    return _row(case, figures, _pair)
-
-
-def _row(case: str, figures: Figures, cell: Any) -> Row:
+def _row(case: str, figures: Figures, cell: Callable[[dict[str, float]], str]) -> Row:
     best = best_filter(figures)
     row: Row = {"case": case, FLAT_FIELD: cell(figures[FLAT_FIELD])}
     if best:
-        row["+ best filter"] = f"{cell(figures[with_filter(FLAT_FIELD, best)])} ({best})"
+        row[BEST] = f"{cell(figures[with_filter(FLAT_FIELD, best)])} ({best})"
     others = (name for name in METHODS if name not in (ORACLE, FLAT_FIELD))
     return row | {name: cell(figures[name]) for name in others}
 
@@ -103,13 +100,13 @@ def draw(path: Path, cases: Sequence[Case], setup: Setup, measured: dict[str, An
 
     shown = [case for case in cases if case.shown]
     filters = {case.name: best_filter(measured["medians"][case.name]) for case in shown}
-    columns = [ORACLE, FLAT_FIELD, "+ best filter", PAPER, OURS]
+    columns = [ORACLE, FLAT_FIELD, BEST, PAPER, OURS]
     side = ZOOM * min(CROP_PX, setup.width) / 100
     figure = Figure(figsize=(len(columns) * (side + 0.06), len(shown) * (side + 0.25)), dpi=100)
     axes = figure.subplots(len(shown), len(columns), squeeze=False)
     figure.subplots_adjust(0, 0, 1, 1 - 0.25 / figure.get_figheight(), wspace=0.03, hspace=0.13)
     for line, case in zip(axes, shown, strict=True):
-        names = [with_filter(FLAT_FIELD, filters[case.name] or "") if c[0] == "+" else c for c in columns]
+        names = [with_filter(FLAT_FIELD, filters[case.name] or "") if c == BEST else c for c in columns]
         _draw_row(line, dict(slices(case, setup, PICTURED_SEED)), case.name, names)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
