@@ -102,6 +102,19 @@ def test_astra_reconstructs_as_the_simulator_does():
     assert judge.rmse(theirs, truth) < 0.02 * signal
 
 
+def test_losses_are_told():
+    def figures(ring):
+        return {"ring": ring, "rmse": 1.0, "off": 0.2}
+
+    of_case = {
+        methods.OURS: figures(1.1),
+        **{f"flat field + {name}": figures(2.0) for name in methods.FILTERS},
+    }
+    lost = of_case | {"flat field + all": figures(1.0)}
+    sentences = pages.losses({"medians": {"won": of_case, "lost": lost}})
+    assert [sentence.split(": ")[1] for sentence in sentences] == ["lost.", "no case.", "no case."]
+
+
 def test_the_quick_run_writes_tables_and_pictures_and_takes_up_what_it_kept(tmp_path, capsys):
     page, figures, picture, kept = (tmp_path / name for name in ("q.md", "q.json", "q.png", "kept"))
     page.write_text(f"By hand.\n{tables.BEGIN}\n{tables.END}\n")

@@ -61,6 +61,24 @@ def best_filter(figures: Figures) -> str | None:
     return min(ran, key=lambda name: figures[with_filter(FLAT_FIELD, name)][RING], default=None)
 
 
+def losses(measured: dict[str, Any]) -> list[str]:
+    """Say, for each measure, in which cases flat field + best filter beats ours; nothing without filters."""
+    everything: dict[str, Figures] = measured["medians"]
+    best = {case: best_filter(figures) for case, figures in everything.items()}
+    if not all(best.values()):
+        return []
+    sentences = []
+    for measure, name in ((RING, "Rings weaker"), (RMSE, "RMSE lower"), (OFF, "Less off the oracle's slice")):
+        lost = [
+            case
+            for case, figures in everything.items()
+            if figures[with_filter(FLAT_FIELD, str(best[case]))][measure] < figures[OURS][measure]
+        ]
+        cases = ", ".join(lost) if lost else "no case"
+        sentences.append(f"{name} after flat field + best filter than after {OURS}: {cases}.")
+    return sentences
+
+
 def _row(case: str, figures: Figures, cell: Callable[[dict[str, float]], str]) -> Row:
     best = best_filter(figures)
     row: Row = {"case": case, FLAT_FIELD: cell(figures[FLAT_FIELD])}
@@ -89,7 +107,7 @@ def as_markdown(measured: dict[str, Any]) -> str:
     machine = ", ".join(f"{name} {value}" for name, value in measured["machine"].items() if value)
     seeds = f"{len(measured['seeds'])} seeds, of each case a scan each."
     tables = (table.as_markdown().strip() for table in quality_tables(measured))
-    return "\n\n".join([f"Machine: {machine}.", seeds, *tables])
+    return "\n\n".join([f"Machine: {machine}.", seeds, *losses(measured), *tables])
 
 
 def draw(path: Path, cases: Sequence[Case], setup: Setup, measured: dict[str, Any]) -> None:
