@@ -104,10 +104,10 @@ def with_filter(method: str, stripe_filter: str) -> str:
     return f"{method} + {stripe_filter}"
 
 
-def sinograms(recording: Recording, methods: dict[str, Method]) -> Iterator[tuple[str, np.ndarray]]:
+def sinograms(recording: Recording) -> Iterator[tuple[str, np.ndarray]]:
     """Name and sinogram of every method, and of every filter after those it follows."""
     filters = find_filters()
-    for name, method in methods.items():
+    for name, method in METHODS.items():
         found = method(recording)
         yield name, found
         if name in FILTERED:

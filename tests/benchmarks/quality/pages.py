@@ -74,7 +74,7 @@ def losses(measured: dict[str, Any]) -> list[str]:
             for case, figures in everything.items()
             if figures[with_filter(FLAT_FIELD, str(best[case]))][measure] < figures[OURS][measure]
         ]
-        cases = ", ".join(lost) if lost else "no case"
+        cases = "; ".join(lost) if lost else "no case"
         sentences.append(f"{name} after flat field + best filter than after {OURS}: {cases}.")
     return sentences
 
@@ -125,7 +125,7 @@ def draw(path: Path, cases: Sequence[Case], setup: Setup, measured: dict[str, An
     figure.subplots_adjust(0, 0, 1, 1 - 0.25 / figure.get_figheight(), wspace=0.03, hspace=0.13)
     for line, case in zip(axes, shown, strict=True):
         names = [with_filter(FLAT_FIELD, filters[case.name] or "") if c == BEST else c for c in columns]
-        _draw_row(line, dict(slices(case, setup, PICTURED_SEED)), case.name, names)
+        _draw_row(line, dict(slices(case, setup, PICTURED_SEED, names)), case.name, names)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
