@@ -14,7 +14,7 @@ from detectorcal import _record
 from detectorcal import _validation as validation
 from detectorcal._defects import DEFECTS
 from detectorcal._errors import FileFormatError, InputError, warn
-from detectorcal._execution import as_frames, mean_frame, sum_frames, temporal_noise
+from detectorcal._execution import as_frames, first_frames, mean_frame, sum_frames, temporal_noise
 from detectorcal._flat import tell_flat
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
@@ -295,10 +295,10 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             read_noise = self._read_noise_of(None if dark_per_frame else dark, shape)
             self.read_noise_, self.read_noise_level_ = read_noise, 0.0
             if read_noise:
-                some = slice(0, FRAMES_FOR_GAIN)
-                gain = self._first_gain(
-                    frames[some], darks[some] if dark_per_frame else darks, read_noise, smoothing
-                )
+                few = [
+                    first_frames(s, FRAMES_FOR_GAIN) for s in (frames, *([darks] if dark_per_frame else []))
+                ]
+                gain = self._first_gain(few[0], few[-1] if dark_per_frame else darks, read_noise, smoothing)
                 self.read_noise_level_ = read_noise**2 / gain if gain > 0 else 0.0
         sums = self._sum(frames, darks, self._model(), smoothing)
         self.sums_ = sums if first else add_sums([self.sums_, sums])

@@ -17,7 +17,7 @@ from detectorcal.simulate import Detector, beam_profile, exposure_ladder, true_c
 
 DATA = Path(__file__).parent / "data"
 SUFFIXES = [".h5", ".zarr", ".tif"]
-METHODS = ["croton", "photon", "curved"]
+METHODS = ["croton", "photon"]
 SHAPE = (24, 30)
 SIGMA = 5.0
 N_FRAMES = 20

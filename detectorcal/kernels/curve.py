@@ -55,6 +55,9 @@ wilder than any detector's before it stood out, and single precision begins to l
 CHANCE = 3.0
 """Standard errors by which the pixels' curvatures must spread more than their noise for there to be any."""
 
+SMALLEST_SHARE = 1e-12
+"""Share of a variance that is as good as none; 0 itself would be divided by where there is no noise."""
+
 OUTER_SHARE = 1 / 8
 """Share of the detector at either side whose pairs have no say in the prior."""
 
@@ -295,13 +298,15 @@ def _added_variance(differences: Float64, variances: Float64) -> float:
     from scipy.optimize import brentq
 
     squares = differences**2
-    if not squares.size:
+    # what would explain it alone; sought in shares of it, for a root finder's tolerance is absolute
+    most = float(np.median(squares)) / CHI_SQUARED_MEDIAN if squares.size else 0.0
+    if most == 0.0:
         return 0.0
+
+    def excess(share: float) -> float:
+        return float(np.median(squares / (variances + share * most))) - CHI_SQUARED_MEDIAN
+
     chance = CHANCE / (2 * CHI_SQUARED_DENSITY * np.sqrt(squares.size))
-    if np.median(squares / variances) <= CHI_SQUARED_MEDIAN + chance:
+    if excess(SMALLEST_SHARE) <= chance:
         return 0.0
-    # added alone, this much already explains it; in shares of it, for a root finder's tolerance is absolute
-    most = float(np.median(squares)) / CHI_SQUARED_MEDIAN
-    return most * float(
-        brentq(lambda share: np.median(squares / (variances + share * most)) - CHI_SQUARED_MEDIAN, 0.0, 1.0)
-    )
+    return most * float(brentq(excess, SMALLEST_SHARE, 1.0))
