@@ -2,9 +2,9 @@
 What a calibration does to a reconstruction
 ===========================================
 
-A simulated detector whose pixels differ by 2 % records a sweep and a scan. The slice reconstructed from
-the scan shows rings where pixels differ from their neighbours; a flat field of 10 frames leaves its own
-noise in rings; the calibration from 200 frames leaves less.
+A simulated detector whose pixels differ by 2 % records a sweep and a scan. The slice reconstructed from the
+scan shows rings where pixels differ from their neighbours; a flat field of 10 frames leaves its own noise in
+rings; the calibration from 200 frames leaves less.
 """
 
 from pathlib import Path
