@@ -1,4 +1,4 @@
-"""Check every link of a folder of HTML pages that stays inside it: the page is there, and so is the place in it."""
+"""Check every link of a folder of HTML pages that stays inside it: its page and its place are there."""
 
 import sys
 from html.parser import HTMLParser

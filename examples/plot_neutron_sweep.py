@@ -21,9 +21,9 @@ from detectorcal.simulate import Detector, beam_profile, drifting_darks, exposur
 SIGMA = 50
 EXPOSURES = 5, 10, 20, 60, 120  # s
 
-folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "neutron_wedge_left"
-if folder.is_dir():
-    with np.load(next(folder.glob("*.npz"))) as file:
+found = [f for parent in Path.cwd().parents for f in parent.glob("shared/data/neutron_wedge_left/*.npz")]
+if found:  # beside the checkout
+    with np.load(found[0]) as file:
         beams = np.stack([file[f"ob_{t}s"] for t in EXPOSURES])
         darks = np.stack([file[f"dc_{t}s"] for t in EXPOSURES])
     print(f"measured frames of {beams.shape[1:]} pixels")
@@ -35,7 +35,7 @@ else:
     mean_darks = drifting_darks(detector, len(EXPOSURES), drift=20)
     beams = detector.record(ladder, 2, dark=mean_darks)
     darks = detector.record(np.zeros_like(ladder), 3, dark=mean_darks)
-    print("The measured frames (../shared/data beside the checkout) are not here: these are SIMULATED.")
+    print("The measured frames (shared/data, beside the checkout) are not here: these are SIMULATED.")
 
 # %%
 # Each exposure has its own dark, which grows with the time: `dark_per_frame`.
