@@ -123,6 +123,19 @@ class FrameWriter:
         As given.
     progress : callable
         Is told the number of frames whenever some were written.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> from detectorcal.io import create_frames
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "frames.npy"
+    >>> with create_frames(path, (3, 4, 5), "float32") as writer:
+    ...     writer.progress = print
+    ...     writer[0] = np.zeros((4, 5), "float32")
+    ...     writer[1:] = np.ones((2, 4, 5), "float32")
+    1
+    2
     """
 
     def __init__(

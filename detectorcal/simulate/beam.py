@@ -35,6 +35,11 @@ def beam_profile(
     -------
     array of `shape`, float64
         Dimensionless; times a level in DN it is an intensity.
+
+    Examples
+    --------
+    >>> beam_profile((5,)).round(2)
+    array([0.8 , 0.95, 1.  , 0.95, 0.8 ])
     """
     require(kind in ("bell", "even", "rough"), "kind", "'bell', 'even' or 'rough'", kind)
     if kind == "even":
@@ -66,7 +71,13 @@ def exposure_ladder(
 
 
 def moved_beam(shape: Shape, n_frames: int, *, peak: float = 3000.0, width: float = 0.3) -> Float64:
-    """One bell swept across the last axis from edge to edge, (n_frames, *shape), DN."""
+    """One bell swept across the last axis from edge to edge, (n_frames, *shape), DN.
+
+    Examples
+    --------
+    >>> moved_beam((5,), 3).argmax(axis=1)
+    array([0, 2, 4])
+    """
     centres = np.linspace(0.0, 1.0, n_frames)
     return np.stack([peak * beam_profile(shape, width=width, centre=c) for c in centres])
 
@@ -76,6 +87,12 @@ def drifting_beam(beam: ArrayLike, n_frames: int, *, drift: float = 0.01, seed: 
 
     `drift` is the relative standard deviation that each of the two walks has reached at the last frame
     (the balance at the edges of the last axis); the first frame is `beam` itself.
+
+    Examples
+    --------
+    >>> beams = drifting_beam([1000.0, 1000.0], 3)
+    >>> beams[0], bool(np.all(np.abs(beams - 1000) < 100))
+    (array([1000., 1000.]), True)
     """
     beam = np.asarray(beam, dtype=np.float64)
     steps = np.random.default_rng(seed).standard_normal((2, n_frames))

@@ -274,6 +274,12 @@ def drifting_darks(
     -------
     array of shape (n_frames, *detector_shape), float64
         DN, free of noise; for `Detector.record`, and for a fit that subtracts darks frame by frame.
+
+    Examples
+    --------
+    >>> detector = Detector.random((64, 64))
+    >>> drifting_darks(detector, 3, drift=50).mean(axis=(1, 2)).round()
+    array([100., 125., 150.])
     """
     growth = drift * (1.0 + spread * np.random.default_rng(seed).standard_normal(detector.shape))
     return detector.dark + np.multiply.outer(np.linspace(0.0, 1.0, n_frames), growth)
