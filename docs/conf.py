@@ -9,6 +9,7 @@ import click
 import sklearn
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx_gallery.sorting import ExplicitOrder
 
 import detectorcal
 from detectorcal.cli import cli
@@ -49,11 +50,14 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"plot_",
-    "within_subsection_order": "ExampleTitleSortKey",
+    "within_subsection_order": ExplicitOrder(
+        [f"plot_{name}.py" for name in ("before_after", "neutron_sweep", "methods", "defects")] + ["*"]
+    ),
     "doc_module": (),
     "backreferences_dir": None,
     "download_all_examples": False,
     "show_memory": False,
+    "capture_repr": (),
     "min_reported_time": 0,
     "write_computation_times": False,
     "remove_config_comments": True,
@@ -73,9 +77,8 @@ class HelpPages(Directive):
 
     @staticmethod
     def _page(title: str, command: click.Command, parent: click.Context | None) -> nodes.section:
-        context = click.Context(
-            command, parent=parent, info_name=title.split()[-1], terminal_width=90, max_content_width=90
-        )
+        settings = {**cli.context_settings, "terminal_width": 90}
+        context = click.Context(command, parent=parent, info_name=title.split()[-1], **settings)
         text = command.get_help(context)
         content = nodes.title(text=title), nodes.literal_block(text, text, language="none")
         return nodes.section("", *content, ids=[nodes.make_id(title)], names=[title])

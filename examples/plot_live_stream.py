@@ -35,8 +35,8 @@ row, column = np.mgrid[: shape[0], : shape[1]]
 
 def frames_of_a_falling_drop():
     for height in range(60, 460, 50):
-        drop = np.exp(-0.5 * np.clip(1 - np.hypot(row - height, column - 256) / 40, 0, None))
-        yield detector.record(beam * drop, rng)
+        distance = np.hypot(row - height, column - 256)
+        yield detector.record(beam * np.exp(-0.5 * np.maximum(1 - distance / 40, 0)), rng)
 
 
 camera = list(frames_of_a_falling_drop())
@@ -45,7 +45,7 @@ for frame in camera:
     start = time.perf_counter()
     live.transform(frame, out=transmission)
     seconds.append(time.perf_counter() - start)
-print(f"{1000 * np.median(seconds):.2f} ms a frame of {shape[0]}x{shape[1]} pixels, one thread")
+print(f"{1000 * np.median(seconds):.2f} ms a frame of 512x512 pixels, one thread")
 
 # %%
 # `live` is a scikit-learn transformer as well: `make_pipeline(live, ...)`. It pickles, and holds nothing but

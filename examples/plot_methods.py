@@ -15,9 +15,9 @@ from detectorcal.simulate import Detector, exposure_ladder, true_coefficient
 
 SIGMA, N_FRAMES = 10, 60
 shape = (128, 128)
-detector = Detector.random(shape, prnu=0.02, dsnu=0, read_noise=0, system_gain=1.0, bits=None, seed=1)
+detector = Detector.random(shape, dsnu=0, read_noise=0, system_gain=1.0, bits=None, seed=1)
 truth = true_coefficient(detector, SIGMA)
-electrons = np.array([10, 30, 100, 300, 1000, 3000])  # a pixel and frame, in the mean over the sweep
+electrons = np.array([10, 30, 100, 300, 1000, 3000])  # a pixel and frame, in the mean
 
 # %%
 # One sweep for each amount of light, from half to one and a half of it. The truth is known, for the detector
@@ -27,7 +27,10 @@ bias, scatter, stated = {}, {}, {}
 for method in ("croton", "photon"):
     errors, known = [], []
     for mean in electrons:
-        ladder = exposure_ladder(np.ones(shape), N_FRAMES, lowest=mean / 2, highest=1.5 * mean)
+        beam = np.ones(shape)
+        ladder = exposure_ladder(beam, N_FRAMES, lowest=0.5 * mean, highest=1.5 * mean)
+        sweep = detector.record(ladder, seed=2)
+        cal = DetectorCalibrator(SIGMA, method=method).fit(sweep, dark=detector.dark)
         cal = DetectorCalibrator(SIGMA, method=method).fit(
             detector.record(ladder, seed=2), dark=detector.dark
         )
@@ -51,8 +54,8 @@ for i, mean in enumerate(electrons):
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
 for method, colour, marker in (("croton", "#D55E00", "o"), ("photon", "#0072B2", "s")):
     axes[0].semilogx(electrons, bias[method], color=colour, marker=marker, label=method)
-    axes[1].loglog(electrons, scatter[method], color=colour, marker=marker, linestyle="", label=method)
-    axes[1].loglog(electrons, stated[method], color=colour, label=f"{method}, its `coef_std_`")
+    axes[1].loglog(electrons, scatter[method], color=colour, marker=marker, ls="", label=method)
+    axes[1].loglog(electrons, stated[method], color=colour, label=f"{method}, coef_std_")
 axes[0].set(ylabel="bias of the coefficients, %", xlabel="electrons a pixel and frame")
 axes[1].set(ylabel="scatter about the truth, %", xlabel="electrons a pixel and frame")
 for ax in axes:

@@ -21,7 +21,8 @@ from detectorcal.simulate import Detector, beam_profile, drifting_darks, exposur
 SIGMA = 50
 EXPOSURES = 5, 10, 20, 60, 120  # s
 
-found = [f for parent in Path.cwd().parents for f in parent.glob("shared/data/neutron_wedge_left/*.npz")]
+data = "shared/data/neutron_wedge_left/*.npz"
+found = [path for parent in Path.cwd().parents for path in parent.glob(data)]
 if found:  # beside the checkout
     with np.load(found[0]) as file:
         beams = np.stack([file[f"ob_{t}s"] for t in EXPOSURES])
@@ -29,13 +30,14 @@ if found:  # beside the checkout
     print(f"measured frames of {beams.shape[1:]} pixels")
 else:
     shape = (300, 375)
-    detector = Detector.random(shape, prnu=0.04, bits=16, system_gain=4.0, dark=297.0, seed=1)
+    detector = Detector.random(shape, prnu=0.04, dark=297.0, system_gain=4.0, bits=16)
     ladder = exposure_ladder(beam_profile(shape, width=1), len(EXPOSURES))
     ladder *= (np.array(EXPOSURES) * 300 / np.linspace(200, 3000, 5))[:, None, None]
     mean_darks = drifting_darks(detector, len(EXPOSURES), drift=20)
     beams = detector.record(ladder, 2, dark=mean_darks)
     darks = detector.record(np.zeros_like(ladder), 3, dark=mean_darks)
-    print("The measured frames (shared/data, beside the checkout) are not here: these are SIMULATED.")
+    print("The measured frames (shared/data, beside the checkout) are not here.")
+    print("What follows is SIMULATED.")
 
 # %%
 # Each exposure has its own dark, which grows with the time: `dark_per_frame`.
@@ -44,16 +46,19 @@ cal = DetectorCalibrator(SIGMA, method="photon", reject=6)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DetectorcalWarning)  # of what the next line counts
     cal.fit(beams[:-1], dark=darks[:-1], dark_per_frame=True)
-print(f"{np.count_nonzero(cal.defects_)} of {cal.n_features_in_} pixels could not be calibrated")
+n_bad = np.count_nonzero(cal.defects_)
+print(f"{n_bad} of {cal.n_features_in_} pixels could not be calibrated")
 
 # %%
 # The fifth exposure: its dark subtracted and its spots replaced, nothing more, and then calibrated. Both are
 # held against the smoothed frame.
 
-judged = Correction(np.ones(cal.detector_shape_), darks[-1], reject=6).transform(beams[-1])
+without = Correction(np.ones(cal.detector_shape_), darks[-1], reject=6)
+judged = without.transform(beams[-1])
 coefficients = {"dark and spots only": 1.0, "calibrated": cal.coef_}
 for name, coef in coefficients.items():
-    spread, profile = relative_spread(judged, coef, SIGMA), column_profile(judged, coef, SIGMA)
+    spread = relative_spread(judged, coef, SIGMA)
+    profile = column_profile(judged, coef, SIGMA)
     print(f"{name:20}  pixels differ by {spread:.2f} %, columns by {profile:.2f} %")
 
 # %%

@@ -11,6 +11,7 @@ import tracemalloc
 from pathlib import Path
 
 import dask.array
+import matplotlib.pyplot as plt
 import numpy as np
 import zarr
 
@@ -62,6 +63,14 @@ images = dask.array.from_zarr(folder / "sweep.zarr")
 lazy = cal.transform(images)
 print(lazy)
 brightest = lazy[-10:].mean(axis=0).compute()
+
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), layout="constrained", sharey=True)
+raw = images[-10:].mean(axis=0).compute() - dark
+for ax, title, image in zip(axes, ("raw", "corrected"), (raw, brightest), strict=True):
+    shown = ax.imshow(image, cmap="gray", vmin=0.75 * raw.max(), vmax=0.95 * raw.max())
+    ax.set(title=f"mean of 10 frames, {title}", xlabel="column, pixels")
+axes[0].set_ylabel("row, pixels")
+figure.colorbar(shown, ax=axes, label="DN above dark")
 
 # %%
 # Both give the same numbers, and both agree with arrays in memory.
