@@ -12,7 +12,18 @@ from detectorcal.simulate.detector import Detector
 
 
 class Ellipse(NamedTuple):
-    """Part of a phantom: lengths in half widths of the field, density in attenuation per half width.
+    """Part of a phantom: lengths in half widths of the field of view.
+
+    Parameters
+    ----------
+    density : float
+        Attenuation per half width; where ellipses overlap densities add up.
+    x, y : float
+        Middle, from the axis of rotation.
+    a, b : float
+        Semi-axes.
+    tilt : float
+        Angle of the semi-axis `a` against x, rad.
 
     Examples
     --------
@@ -27,7 +38,6 @@ class Ellipse(NamedTuple):
     a: float = 0.5
     b: float = 0.5
     tilt: float = 0.0
-    """Angle of the semi-axis `a` against x, rad."""
 
 
 ELLIPSES = (
@@ -85,7 +95,19 @@ def phantom_sinogram(phantom: Sequence[Ellipse], angles: ArrayLike, width: int) 
 
 
 def phantom_image(phantom: Sequence[Ellipse], width: int) -> Float64:
-    """Attenuation per pixel at the pixels' middles, (width, width): the truth for `reconstruct`.
+    """Attenuation at the pixels' middles: the truth for `reconstruct`.
+
+    Parameters
+    ----------
+    phantom : sequence of Ellipse
+        Densities add up where ellipses overlap.
+    width : int
+        Pixels of a side.
+
+    Returns
+    -------
+    array of shape (width, width), float64
+        Attenuation per pixel.
 
     Examples
     --------
