@@ -159,6 +159,17 @@ def test_links_between_files_lead_somewhere(page):
         assert not place or place in anchors(target), link
 
 
+def test_the_check_of_the_built_pages_finds_dead_links(tmp_path):
+    dead_links = runpy.run_path(str(ROOT / "docs" / "check_links.py"))["dead_links"]
+    (tmp_path / "a.html").write_text('<h1 id="here">A</h1><a href="b.html#there">b</a> <a href="#here">A</a>')
+    (tmp_path / "b.html").write_text(
+        '<p id="there"></p><a href="a.html?x#here">A</a> <a href="https://x">x</a>'
+    )
+    assert dead_links(tmp_path) == []
+    (tmp_path / "b.html").write_text('<a href="a.html#gone">A</a><img src="gone.png">')
+    assert dead_links(tmp_path) == ["a.html: b.html#there", "b.html: a.html#gone", "b.html: gone.png"]
+
+
 PUBLIC = [
     (f"{module.__name__}.{name}", getattr(module, name))
     for module in (detectorcal, detectorcal.io, detectorcal.metrics, detectorcal.plot, detectorcal.simulate)

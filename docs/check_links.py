@@ -28,7 +28,7 @@ def dead_links(folder: Path) -> list[str]:
     """Give each dead link as a line."""
     pages = {path.resolve(): Page(path) for path in folder.rglob("*.html")}
     dead = []
-    for path, page in pages.items():
+    for path, page in sorted(pages.items()):
         for link in page.links:
             parts = urlsplit(link)
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
