@@ -85,6 +85,13 @@ class HelpPages(Directive):
         return nodes.section("", *content, ids=[nodes.make_id(title)], names=[title])
 
 
+def link_gallery(app: Any, page: str, source: list[str]) -> None:
+    """Lead links to the examples, which are good where Markdown is read as it is, to their pages here."""
+    up = "../" * page.count("/")
+    source[0] = re.sub(r"\]\((?:\.\./)+examples/\)", f"]({up}auto_examples/index.rst)", source[0])
+    source[0] = re.sub(r"\]\((?:\.\./)+examples/(\w+)\.py\)", rf"]({up}auto_examples/\1.rst)", source[0])
+
+
 def skip_member(app: Any, what: str, name: str, *_: Any) -> bool | None:
     """Leave out what scikit-learn and NamedTuple add to a class."""
     return True if name.startswith("set_") and name.endswith("_request") else None
@@ -98,5 +105,6 @@ def keep_stars(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
 def setup(app: Any) -> None:
     """Tell Sphinx of the above."""
     app.add_directive("help-pages", HelpPages)
+    app.connect("source-read", link_gallery)
     app.connect("autodoc-skip-member", skip_member)
     app.connect("autodoc-process-docstring", keep_stars, priority=400)  # before numpydoc

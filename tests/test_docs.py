@@ -151,10 +151,6 @@ def test_links_between_files_lead_somewhere(page):
             continue
         name, _, place = link.partition("#")
         target = page.parent / name if name else page
-        if "auto_examples" in link:  # made from the examples when the pages are built
-            name = target.stem + ".py"
-            assert target.stem == "index" or (ROOT / "examples" / name).is_file(), link
-            continue
         assert target.exists(), link
         assert not place or place in anchors(target), link
 
