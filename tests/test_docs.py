@@ -135,6 +135,14 @@ def test_the_classifier_loses_and_wins_back(monkeypatch):
     assert 90 < names["clean"] < 100
 
 
+@pytest.mark.parametrize("page", named(PAGES))
+def test_no_block_escapes(page):
+    kinds = re.findall(r"^ *```(\S+)", page.read_text(encoding="utf-8"), re.M)
+    directives = {"{toctree}", "{include}", "{eval-rst}", "{help-pages}"}
+    assert {kind for kind in kinds if kind not in directives} <= {"python", "sh"}
+    assert len(blocks(page)) == kinds.count("python") + kinds.count("sh")
+
+
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
