@@ -47,6 +47,7 @@ __all__ = [
     "as_frames",
     "copy_frames",
     "correct_frames",
+    "first_frames",
     "mean_frame",
     "merge_lazily",
     "row_blocks",
@@ -341,6 +342,12 @@ class _Framed:
     def __getitem__(self, batch: slice) -> Array:
         frames = np.asarray(self._stack[batch])
         return frames.reshape(len(frames), *self.shape[1:])
+
+
+def first_frames(stack: Stack, n_frames: int) -> Any:
+    """Give the first frames of a stack: read, unless they are a Dask array's."""
+    some = slice(0, min(n_frames, stack.shape[0]))
+    return stack[some] if is_dask(stack) else read(stack, some)
 
 
 def mean_frame(stack: Stack, *, batch_size: int | str | None) -> Float64:

@@ -101,7 +101,7 @@ def _heed(
 def _warn_of_bright_flat(flat: Float64, highest: Float64) -> None:
     """Count the pixels where a flat is brighter than the sweep, whose curve is there a guess."""
     if flat.ndim == 2:
-        highest = np.repeat(highest[::ROW_STEP], ROW_STEP, axis=0)[: len(flat)]
+        highest = _between_sampled_rows(highest)
     count = int(np.count_nonzero(flat > (1 + BEYOND) * highest))
     if count:
         warn(
@@ -109,6 +109,16 @@ def _warn_of_bright_flat(flat: Float64, highest: Float64) -> None:
             "curve is continued to where nothing was measured. Record a sweep as bright as the scan, or use "
             'method="photon".'
         )
+
+
+def _between_sampled_rows(values: Float64) -> Float64:
+    """Fill the rows between those that are sampled, by straight lines; the last are as the last sampled."""
+    above, share = np.divmod(np.arange(len(values)), ROW_STEP)
+    sampled = values[::ROW_STEP]
+    below = np.minimum(above + 1, len(sampled) - 1)
+    weight = (share / ROW_STEP)[:, None]
+    filled: Float64 = (1 - weight) * sampled[above] + weight * sampled[below]
+    return filled
 
 
 def _warn_of_dark_flat(flat: Float64) -> None:

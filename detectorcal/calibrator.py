@@ -14,7 +14,7 @@ from detectorcal import _record
 from detectorcal import _validation as validation
 from detectorcal._defects import DEFECTS
 from detectorcal._errors import FileFormatError, InputError, warn
-from detectorcal._execution import as_frames, mean_frame, sum_frames, temporal_noise
+from detectorcal._execution import as_frames, first_frames, mean_frame, sum_frames, temporal_noise
 from detectorcal._flat import tell_flat
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
@@ -22,7 +22,7 @@ from detectorcal.correction import Correction
 from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.correction import Inverse, scale_map
 from detectorcal.kernels.curve import SMALLEST_SPAN, Curved, level_span
-from detectorcal.kernels.line import Croton, Photon, estimate_system_gain
+from detectorcal.kernels.line import Croton, Photon
 from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import Curve, ResponseModel, StraightLine, Sums, add_sums
 from detectorcal.kernels.smoothing import Smoothing, gaussian
@@ -295,8 +295,10 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             read_noise = self._read_noise_of(None if dark_per_frame else dark, shape)
             self.read_noise_, self.read_noise_level_ = read_noise, 0.0
             if read_noise:
-                some = slice(0, FRAMES_FOR_GAIN)
-                gain = self._first_gain(frames[some], darks[some] if dark_per_frame else darks, smoothing)
+                few = [
+                    first_frames(s, FRAMES_FOR_GAIN) for s in (frames, *([darks] if dark_per_frame else []))
+                ]
+                gain = self._first_gain(few[0], few[-1] if dark_per_frame else darks, read_noise, smoothing)
                 self.read_noise_level_ = read_noise**2 / gain if gain > 0 else 0.0
         sums = self._sum(frames, darks, self._model(), smoothing)
         self.sums_ = sums if first else add_sums([self.sums_, sums])
@@ -331,11 +333,14 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         darks = self._map_stack("dark", dark, shape, "`X`")
         return temporal_noise(darks, batch_size=self.batch_size) if darks.shape[0] > 1 else 0.0
 
-    def _first_gain(self, frames: Stack, darks: Any, smoothing: Smoothing) -> float:
+    def _first_gain(self, frames: Stack, darks: Any, read_noise: float, smoothing: Smoothing) -> float:
         """Give K before the fit: as the user says, or from the first frames."""
         if self.system_gain is not None:
             return float(self.system_gain)
-        return estimate_system_gain(self._sum(frames, darks, Photon(), smoothing))
+        sums = self._sum(frames, darks, Photon(), smoothing)
+        response = Photon().solve(sums, None)
+        # all noise was taken for that of photons
+        return response.system_gain - read_noise**2 / response.level if response.level > 0 else np.nan
 
     def _checked_parameters(self) -> Smoothing:
         """Check the parameters; what some of them make, the Gaussian, is all that is returned."""

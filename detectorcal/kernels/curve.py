@@ -33,6 +33,7 @@ from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array, Float64
 from detectorcal.kernels.model import Curve, Response, Sums, sampled_rows
 from detectorcal.kernels.pairs import (
+    CHI_SQUARED_DENSITY,
     CHI_SQUARED_MEDIAN,
     at_left_pixel,
     between_pixels,
@@ -49,6 +50,19 @@ MOMENTS = ("w_s2", "w_s3", "w_s4", "w_sr", "w_s2r")
 SMALLEST_SPAN = 0.05
 """Relative spread of the levels that a pixel saw under which nothing is concluded on curvature: it would be
 wilder than any detector's before it stood out, and single precision begins to lose it."""
+
+
+CHANCE = 3.0
+"""Standard errors by which the pixels' curvatures must spread more than their noise for there to be any."""
+
+SMALLEST_SHARE = 1e-12
+"""Share of a variance that is as good as none; 0 itself would be divided by where there is no noise."""
+
+OUTER_SHARE = 1 / 8
+"""Share of the detector at either side whose pairs have no say in the prior."""
+
+MOST_PAIRS = 2**16
+"""Pairs by which the prior's width is known to one per cent; more are not asked."""
 
 
 class Noise(NamedTuple):
@@ -207,10 +221,8 @@ def level_span(sums: Mapping[str, Float64]) -> float:
 def estimate_noise(sums: Mapping[str, Float64], system_gain: float | None) -> Noise:
     r"""Estimate what all pixels share, from pairs of near pixels.
 
-    The difference D of two pixels follows the same model in their sum S, with twice the read noise and a
-    curvature of :math:`(b_r - b_l) / 4`. What is left of :math:`\sum w D^2` is K times a chi-squared
-    variable. The prior's variance is the one for which the pairs' curvatures, each over its own expected
-    spread, have the median of a chi-squared variable: robust, and right where pixels saw unequal light.
+    The difference D of the residuals of two pixels follows the same model in their sum S, with twice the
+    read noise. What the model leaves of :math:`\sum w D^2` is K times a chi-squared variable.
 
     Parameters
     ----------
@@ -223,45 +235,78 @@ def estimate_noise(sums: Mapping[str, Float64], system_gain: float | None) -> No
     -------
     Noise
     """
-    centre = _centre(sums)
+    weight = float(np.sum(sums["w_s2"]))
+    centre = float(np.sum(sums["w_s3"])) / weight if weight > 0 else 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        K = _system_gain(sums) if system_gain is None else system_gain
+        return Noise(K, centre, 0.0 if np.isnan(K) else _prior_std(sums, K))
+
+
+def _system_gain(sums: Mapping[str, Float64]) -> float:
+    """Estimate K from how pairs of pixels scatter about a curve of their own; NaN if they do not tell."""
     some_rows = sampled_rows(sums["frames"].ndim)
     frames = sums["frames"][some_rows]
     pair = pair_in(frames.shape[-1])
     used = None if pair is None else comparable_pairs(frames, pair, fewest=3)
     if pair is None or used is None:
-        return Noise(float("nan") if system_gain is None else system_gain, centre, 0.0)
+        return float("nan")
     told = {
         name: sums[name][some_rows][..., pair.left][used]
         for name in Curved.sampled_names
         if name.startswith("pair_")
     }
-    n_frames = frames[..., pair.left][used].astype(int)
     bend, schur = _curvature_moments(told, "pair_")
     bent = schur > SMALLEST_SPAN**2 * told["pair_w_s4"]
-    schur = np.where(bent, schur, 1.0)
-    if system_gain is None:
-        explained = told["pair_w_sr"] ** 2 / told["pair_w_s2"] + np.where(bent, bend**2 / schur, 0.0)
-        system_gain = max(noise_scale(told["pair_w_r2"] - explained, n_frames - 1 - bent), 0.0)
-    curvatures, variances = (bend / schur)[bent], system_gain / schur[bent]
-    # the variance of (b_r - b_l) / 4 is an eighth of that of b
-    return Noise(system_gain, centre, (8 * _prior_variance(curvatures, variances)) ** 0.5)
+    explained = told["pair_w_sr"] ** 2 / told["pair_w_s2"] + np.where(bent, bend**2 / schur, 0.0)
+    freedom = frames[..., pair.left][used].astype(int) - 1 - bent
+    return max(noise_scale(told["pair_w_r2"] - explained, freedom), 0.0)
 
 
-def _centre(sums: Mapping[str, Float64]) -> float:
-    """Mean level of the sweep, weighted with the information on the gain."""
-    weight = float(np.sum(sums["w_s2"]))
-    return float(np.sum(sums["w_s3"])) / weight if weight > 0 else 0.0
+def _prior_std(sums: Mapping[str, Float64], K: float) -> float:
+    """Estimate how much curvatures differ, from differences between near pixels.
+
+    What smoothing does to a beam that moves, near pixels share; pixels near an edge have no say all the same.
+    """
+    height, width = np.atleast_2d(sums["frames"]).shape
+    rows, columns = _inner(height), _inner(width)
+    step = 1 + (rows.stop - rows.start) * (columns.stop - columns.start) // MOST_PAIRS
+    inner = slice(rows.start, rows.stop, step), columns
+    bend, schur = (np.atleast_2d(m)[inner] for m in _curvature_moments(sums))
+    bent = schur > SMALLEST_SPAN**2 * np.atleast_2d(sums["w_s4"])[inner]
+    pair = pair_in(bend.shape[-1])
+    if pair is None:
+        return 0.0
+    used = bent[:, pair.left] & bent[:, pair.right]
+    curvature, variance = bend / schur, K / schur
+    between = (curvature[:, pair.right] - curvature[:, pair.left])[used]
+    added = _added_variance(between, (variance[:, pair.right] + variance[:, pair.left])[used])
+    return float(np.sqrt(added / 2))
 
 
-def _prior_variance(curvatures: Float64, variances: Float64) -> float:
-    """Find the variance that, added to theirs, explains the spread of the curvatures; 0 if none is needed."""
+def _inner(n: int) -> slice:
+    """Give the middle of an axis: near an edge, smoothing bends a beam."""
+    margin = round(n * OUTER_SHARE)
+    return slice(margin, n - margin)
+
+
+def _added_variance(differences: Float64, variances: Float64) -> float:
+    """Find the variance that, added to theirs, explains the spread of differences.
+
+    It is 0 where chance may have made the spread: a median of n values has a standard error of
+    1 / (2 f sqrt(n)), `f` being their density there.
+    """
     from scipy.optimize import brentq
 
-    squares = curvatures**2
-    if not squares.size or np.median(squares / variances) <= CHI_SQUARED_MEDIAN:
+    squares = differences**2
+    # what would explain it alone; sought in shares of it, for a root finder's tolerance is absolute
+    most = float(np.median(squares)) / CHI_SQUARED_MEDIAN if squares.size else 0.0
+    if most == 0.0:
         return 0.0
-    # added alone, this much already explains it
-    most = float(np.median(squares)) / CHI_SQUARED_MEDIAN
-    return float(
-        brentq(lambda added: np.median(squares / (variances + added)) - CHI_SQUARED_MEDIAN, 0.0, most)
-    )
+
+    def excess(share: float) -> float:
+        return float(np.median(squares / (variances + share * most))) - CHI_SQUARED_MEDIAN
+
+    chance = CHANCE / (2 * CHI_SQUARED_DENSITY * np.sqrt(squares.size))
+    if excess(SMALLEST_SHARE) <= chance:
+        return 0.0
+    return most * float(brentq(excess, SMALLEST_SHARE, 1.0, xtol=SMALLEST_SHARE * 1e-9))

@@ -24,8 +24,9 @@ DISCOUNT = 1e-6
 SHARED_SIGMA = 10.0
 """Width in pixels over which the error is taken that near pixels share, of a beam that smoothing bends."""
 
-SHARED_CLIP = 3.0
-"""Standard deviations at which a pixel is cut off in that mean: a changed pixel must not hide itself."""
+SHARED_CLIP, SHARED_STEPS = 3.0, 4
+"""Standard deviations at which a pixel is cut off in that mean, for a changed pixel must not hide itself; and
+how often the mean is taken anew about the last one."""
 
 
 def smoothed_flat(flat: Float64, smoothing: Smoothing, reject: float | None) -> tuple[Float64, Float64]:
@@ -123,9 +124,21 @@ def heed_flat(
     with np.errstate(divide="ignore", invalid="ignore"):
         off = (measured - curve.response(expected)) / np.sqrt(variance)
     off = np.where(told & np.isfinite(off), off, 0.0)
-    near = Smoothing(SHARED_SIGMA, "nearest", 0.0, 4.0)
-    shared = gaussian(np.clip(off, -SHARED_CLIP, SHARED_CLIP)[None], near)[0]
-    changed = np.abs(off - shared) > CHANGED
+    changed = np.abs(off - _shared(off)) > CHANGED
     flat = frame_sums(np.where(told, expected, 0.0), np.where(told, measured, 0.0), n_flats, rho)
     swept = np.where(changed, DISCOUNT, 1.0)
     return posterior({name: swept * sums[name] + flat[name] for name in MOMENTS}, noise), changed
+
+
+def _shared(off: Float64) -> Float64:
+    """Take a robust mean over near pixels, Huber's [1]_: outliers pull no more than the cut.
+
+    References
+    ----------
+    .. [1] P. J. Huber, Ann. Math. Statist. 35 (1964) 73, https://doi.org/10.1214/aoms/1177703732
+    """
+    near = Smoothing(SHARED_SIGMA, "nearest", 0.0, 4.0)
+    shared: Float64 = gaussian(off[None], near)[0]
+    for _ in range(SHARED_STEPS):
+        shared = shared + gaussian(np.clip(off - shared, -SHARED_CLIP, SHARED_CLIP)[None], near)[0]
+    return shared

@@ -14,6 +14,7 @@ from detectorcal._arrays import namespace
 from detectorcal._typing import Array, Float64
 
 __all__ = [
+    "CHI_SQUARED_DENSITY",
     "CHI_SQUARED_MEDIAN",
     "Pair",
     "at_left_pixel",
@@ -31,8 +32,8 @@ makes on a curved beam, further than light usually spreads."""
 SMALLEST_SHARE_OF_PAIRS = 0.01
 """Below this share of pairs seen in equally many frames the noise is taken as not known."""
 
-CHI_SQUARED_MEDIAN = 0.454936
-"""Median of the chi-squared distribution with one degree of freedom."""
+CHI_SQUARED_MEDIAN, CHI_SQUARED_DENSITY = 0.454936, 0.471137
+"""Median of the chi-squared distribution with one degree of freedom, and its density there."""
 
 
 class Pair(NamedTuple):
