@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from detectorcal import demo
+from detectorcal._cli_report import report
 from detectorcal._cluster import connected, spread
 from detectorcal._errors import DetectorcalError, DetectorcalWarning, InputError
 from detectorcal._files import refuse_existing
@@ -270,6 +271,9 @@ def inspect(calibration: str) -> None:
     for name, value in _facts(calibrator):
         table.add_row(name, value)
     Console().print(table)
+
+
+cli.add_command(report)
 
 
 @cli.command("demo", short_help="Calibrate a simulated detector and see what it does to a scan.")

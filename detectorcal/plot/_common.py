@@ -30,7 +30,7 @@ LEGEND_ABOVE: dict[str, Any] = {
 }  # fmt: skip
 """Where a legend hides no data."""
 
-DISPLAY_PIXELS = 1024
+DISPLAY_PIXELS = 640
 """Side of the largest map handed to matplotlib: more than a figure has, and quickly drawn."""
 
 PERCENTILES = 1.0, 99.0
@@ -98,7 +98,7 @@ def reduced(image: Any, limit: int = DISPLAY_PIXELS) -> np.ndarray:
     ----------
     image : array of shape (height, width)
         Any real dtype.
-    limit : int, default=1024
+    limit : int, default=640
         Most pixels of a side.
 
     Returns

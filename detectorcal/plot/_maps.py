@@ -176,7 +176,7 @@ def plot_defects(defects: Any, *, ax: Axes | None = None, show: bool = False) ->
         if chosen.size < places.size:
             label += f", {chosen.size} drawn"
         size, style = 18 if chosen.size < 300 else 5, number % len(PALETTE)
-        look = {"s": size, "c": PALETTE[style], "marker": MARKERS[style], "lw": 0}
+        look: dict[str, Any] = {"s": size, "c": PALETTE[style], "marker": MARKERS[style], "lw": 0}
         ax.scatter(chosen % width, chosen // width, label=label, **look)
     ax.set_xlabel("column, pixels" if len(shape) == 2 else "pixel")
     ax.set_ylabel("row, pixels" if len(shape) == 2 else "")

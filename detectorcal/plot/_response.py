@@ -30,7 +30,7 @@ BINS = 24
 FEWEST_IN_BIN = 30
 QUANTILES = 2.5, 16.0, 50.0, 84.0, 97.5
 
-SPECTRUM_PIXELS = 2048
+SPECTRUM_PIXELS = 1024
 """Side of the middle part that is transformed."""
 
 BANDS_PER_OCTAVE = 3
