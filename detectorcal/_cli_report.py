@@ -47,9 +47,8 @@ def report(
     Example:
       detectorcal report detector.h5 --sweep sweep.tif -o report.html
     """  # noqa: D301
-    from detectorcal.report import check_report_name, write_report
+    from detectorcal.report import write_report
 
-    check_report_name(output)
     refuse_existing(output, overwrite=overwrite)
     if dark_per_frame and (sweep is None or dark is None):
         raise InputError(

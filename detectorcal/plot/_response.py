@@ -210,13 +210,16 @@ def plot_pattern_spectrum(
     second = np.asarray(after, dtype=np.float64)
     _check_same_shape(first, second)
     (ax,) = on_axes(ax)
+    any_drawn = False  # where nothing is, no logarithm can be
     for image, label, colour in zip((first, second), labels, (BEFORE, AFTER), strict=True):
         pattern = 100 * relative_pattern(image, sigma)
         frequency, amplitude = _spectrum(pattern)
+        any_drawn |= bool(amplitude.size)
         spread = f"{np.std(pattern):.2g} %" if np.std(pattern) < 0.995 else f"{np.std(pattern):.1f} %"
         ax.plot(frequency, amplitude, color=colour, lw=1.8, marker="o", ms=3, label=f"{label}: {spread}")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    if any_drawn:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
     ax.set_xlabel("spatial frequency, cycles per pixel")
     ax.set_ylabel("pattern in a third of an octave, %")
     ax.legend(fontsize="small")
@@ -272,6 +275,8 @@ def _spectrum(pattern: Float64) -> tuple[Float64, Float64]:
         distance = np.add.outer(distance, np.fft.fftfreq(n) ** 2)
     frequency = np.sqrt(distance)
     lowest = 1 / max(part.shape)
+    if frequency.max() == 0:  # a single pixel
+        return np.empty(0), np.empty(0)
     n_bands = max(1, round(BANDS_PER_OCTAVE * np.log2(frequency.max() / lowest)))
     edges = np.geomspace(lowest * 0.999, frequency.max() * 1.001, n_bands + 1)
     variance, _ = np.histogram(frequency, edges, weights=power)

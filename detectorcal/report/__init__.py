@@ -13,11 +13,11 @@ from detectorcal._files import atomic_file
 from detectorcal._typing import Path
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.plot._common import pyplot
-from detectorcal.report._evidence import gather
+from detectorcal.report._evidence import Evidence, gather
 from detectorcal.report._figures import pictures
 from detectorcal.report._inspector import choose_pixels, inspector_data, inspector_map, read_points
 from detectorcal.report._page import make_page
-from detectorcal.report._scan import look_at_scan
+from detectorcal.report._scan import Scan, look_at_scan
 from detectorcal.report._verdict import DEFAULT_PROJECTIONS, Verdict, judge
 
 __all__ = ["write_report"]
@@ -98,18 +98,31 @@ def write_report(
     'fair'
     """
     pyplot()  # before anything that takes time: it names the extra where matplotlib is missing
-    path = check_report_name(path)
+    _check_name(path)
     check_is_fitted(calibrator)
     validation.check_integer("n_projections", 1 if n_projections is None else n_projections, at_least=1)
     if (scan is None) != (corrected is None):
         raise InputError("`scan` and `corrected` go together: the raw projections and the corrected ones.")
-    evidence = gather(calibrator, sweep, dark, dark_per_frame)
-    seen = (
-        None if scan is None else look_at_scan(calibrator, scan, corrected, None if dark_per_frame else dark)
-    )
+    # opened first, so that a folder that cannot be written is told before the work
+    with atomic_file(path, overwrite=overwrite) as temporary:
+        evidence = gather(calibrator, sweep, dark, dark_per_frame)
+        seen = None
+        if scan is not None:
+            own = getattr(scan, "darks", None)
+            shared = None if dark_per_frame else dark
+            seen = look_at_scan(calibrator, scan, corrected, shared if own is None else own)
+        headline, page = _page(evidence, seen, n_projections, title, sources or {})
+        temporary.write_text(page, encoding="utf-8")
+    return headline
+
+
+def _page(
+    evidence: Evidence, scan: Scan | None, n_projections: int | None, title: str, sources: Mapping[str, str]
+) -> tuple[Verdict, str]:
+    """Judge, draw, and put the page together."""
     if n_projections is None:
-        n_projections = DEFAULT_PROJECTIONS if seen is None else seen.n_projections
-    headline, verdicts = judge(evidence, seen, n_projections)
+        n_projections = DEFAULT_PROJECTIONS if scan is None else scan.n_projections
+    headline, verdicts = judge(evidence, scan, n_projections)
     inspected = choose_pixels(evidence)
     read = read_points(evidence, inspected)
     points, sampled = (None, None) if read is None else (read[0], read[1:])
@@ -118,20 +131,16 @@ def write_report(
         headline,
         verdicts,
         evidence,
-        seen,
-        pictures(evidence, sampled, seen),
+        scan,
+        pictures(evidence, sampled, scan),
         inspector_data(evidence, inspected, points),
         inspector_map(evidence),
-        {} if sources is None else sources,
+        sources,
     )
-    with atomic_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return headline
+    return headline, page
 
 
-def check_report_name(path: Any) -> Path:
-    """Check the name of a report, ``.html``."""
+def _check_name(path: Any) -> None:
     checked = validation.check_path("path", path)
     if not str(checked).lower().endswith(SUFFIXES):
         raise InputError(f"a report is an HTML page: name it .html, not `{checked}`.")
-    return checked

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,8 +70,9 @@ def pictures(
     """
     pyplot()  # names the extra where matplotlib is missing
     all_bad = evidence.n_bad == evidence.calibrator.n_features_in_
-    drawn: list[Picture | None] = [] if all_bad else _coefficients(evidence)
-    drawn += [_defects(evidence), _spectrum(evidence)]
+    drawn: list[Picture | None] = [_defects(evidence), _spectrum(evidence)]
+    if not all_bad:
+        drawn[:0] = _coefficients(evidence)
     drawn.append(_residuals(evidence, sampled))
     if scan is not None:
         drawn += _sinograms(scan)
@@ -87,15 +88,14 @@ def _figure(n: int = 1) -> Iterator[list[Axes]]:
         yield [Figure(figsize=SIZE, layout="constrained").subplots() for _ in range(n)]
 
 
-def _svg(ax: Axes, name: str, label: str) -> str:
-    """Write the figure of some axes as an element of the page, every id of its own."""
+def _svg(figure: Any, name: str, label: str) -> str:
+    """Write a figure as an element of the page, every id of its own."""
     from matplotlib import rc_context
 
     text = StringIO()
     with rc_context(STYLE | {"svg.hashsalt": name}):
-        ax.figure.savefig(
-            text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        # what a file of its own would say of itself is no use in a page
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -107,7 +107,7 @@ def _svg(ax: Axes, name: str, label: str) -> str:
 
 
 def _picture(ax: Axes, name: str, title: str, caption: str) -> Picture:
-    return Picture(title, _svg(ax, name, f"{title}: see the caption"), caption)
+    return Picture(title, _svg(ax.figure, name, f"{title}: see the caption"), caption)
 
 
 def _coefficients(evidence: Evidence) -> list[Picture]:

@@ -69,7 +69,7 @@ def choose_pixels(evidence: Evidence, seed: int = 0) -> Inspected:
     chances = np.random.default_rng(seed).random(defects.size)
     n_frames = calibrator.sums_["frames"].ravel()
     good, everywhere = np.flatnonzero(defects == 0), np.arange(defects.size)
-    rankings = []
+    rankings: list[tuple[str, np.ndarray, Float64, int]] = []
     for cause, bit in DEFECTS.items():
         bad = np.flatnonzero(defects & bit)
         rankings.append((cause, bad, chances[bad] - n_frames[bad], PER_CAUSE))
@@ -81,7 +81,7 @@ def choose_pixels(evidence: Evidence, seed: int = 0) -> Inspected:
     chosen: list[np.ndarray] = []
     taken = np.zeros(defects.size, bool)
     for name, places, badness, most in rankings:
-        room = MOST_PIXELS - np.count_nonzero(taken)
+        room = MOST_PIXELS - int(np.count_nonzero(taken))
         worst = places[_largest(np.where(taken[places], np.nan, badness), min(most, room))]
         if worst.size:
             taken[worst] = True

@@ -123,9 +123,7 @@ def _of_fit(evidence: Evidence) -> Iterator[Row]:
     yield "Not calibrated", count(evidence.n_bad, "pixel"), "they keep coefficient 1 and are marked"
     own = "spread of the pixels' own gain, noise taken off: robust, over 20 pixels"
     yield "PRNU", percent(evidence.pattern_std), own
-    error = (
-        f"standard error of a coefficient, median; 95 % of the pixels: {percent(evidence.error_95)} or less"
-    )
+    error = f"standard error of a coefficient, median; 95 % of them: up to {percent(evidence.error_95)}"
     yield "Left-over pattern", percent(evidence.error), error
     if evidence.sweep is not None:
         yield "The same, measured", percent(evidence.measured_error), "from two halves of the sweep, robust"
@@ -139,28 +137,20 @@ def _of_noise(evidence: Evidence) -> Iterator[Row]:
     yield "System gain K", number(gain, "DN/e⁻"), "from the scatter about the fitted lines"
     yield "Light", number(evidence.electrons, "e⁻"), "collected by a pixel in the whole sweep, median"
     snr = math.sqrt(evidence.level / gain) if evidence.level > 0 else math.nan
-    yield (
-        "Signal to noise",
-        number(snr, "to 1"),
-        "of one pixel in a frame of the mean level: photon noise alone",
-    )
+    yield "Signal to noise", number(snr, "to 1"), "of a pixel in a frame of the mean level, of photons alone"
     if dark is None:
         yield "Dark", "one per frame", "not kept in the calibration"
         return
     yield "Dark", number(float(np.mean(dark)), "DN"), "mean"
     spread = MAD_TO_STD * float(np.median(np.abs(dark - np.median(dark))))
     electrons = f"{number(spread / gain, 'e⁻')}: " if gain > 0 else ""
-    yield (
-        "DSNU, at most",
-        number(spread, "DN"),
-        f"{electrons}spread of the mean dark, robust, its noise included",
-    )
+    yield "DSNU, at most", number(spread, "DN"), f"{electrons}robust spread of the mean dark, noise included"
 
 
 def _of_scan(scan: Scan) -> Iterator[Row]:
     level = f"mean level {number(scan.level, 'DN')} above dark, in the row shown below"
     yield "Scan", count(scan.n_projections, "projection"), level
-    stripes = "from column to column, robust: what stays over the projections and makes rings"
+    stripes = "from column to column, robust"
     for when, strength in zip(("before", "after"), scan.stripes, strict=True):
         yield f"Stripes {when}", number(strength, digits=2), f"of -log(transmission), {stripes}"
 

@@ -31,8 +31,9 @@ def number(value: float, unit: str = "", digits: int = 4) -> str:
     if not math.isfinite(value):
         return "not known"
     rounded = float(f"{value:.{digits}g}")
-    large = abs(rounded) >= 10 ** (digits - 1)
-    text = f"{rounded:,.0f}".replace(",", " ") if large else f"{rounded:#.{digits}g}"
+    text = f"{rounded:.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:#.{digits}g}"
+    if len(text) > 4 and text.isdigit():
+        text = f"{int(text):,}".replace(",", " ")
     return f"{text} {unit}".strip()
 
 
