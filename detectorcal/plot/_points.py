@@ -15,7 +15,7 @@ from detectorcal._validation import float_dtype
 from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.smoothing import smoother_for
 
-__all__ = ["Points", "points_of"]
+__all__ = ["Points", "corrected_at", "points_of"]
 
 FRAMES_AT_ONCE = 8
 
@@ -66,6 +66,12 @@ def points_of(
             parts.append(_some_pixels(raw, np.asarray(darks, dtype), kind, pixels))
     measured, expected, used = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return Points(measured.astype(np.float64), expected.astype(np.float64), used)
+
+
+def corrected_at(calibrator: Any, points: Points, pixels: np.ndarray) -> Float64:
+    """Give what correction makes of the measured values of some pixels, DN, (n_frames, n_pixels)."""
+    corrected: Float64 = points.measured * calibrator.coef_.ravel()[pixels]
+    return corrected
 
 
 def _some_pixels(

@@ -16,7 +16,7 @@ from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.smoothing import Smoothing, gaussian
 from detectorcal.plot._common import AFTER, BEFORE, BLUE, GREY, LEGEND_ABOVE, VERMILLION, on_axes, show_if
 from detectorcal.plot._pixels import accumulation_of
-from detectorcal.plot._points import points_of
+from detectorcal.plot._points import corrected_at, points_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ def plot_residuals(
     frames = np.unique(np.linspace(0, sweep.shape[0] - 1, SAMPLED_FRAMES).round().astype(int))
     points = points_of(sweep, dark_map, kind, pixels, frames)
     (ax,) = on_axes(ax)
-    corrected = points.measured * calibrator.coef_.ravel()[pixels]
+    corrected = corrected_at(calibrator, points, pixels)
     draw_residuals(ax, points.expected[points.used], corrected[points.used], calibrator.system_gain_)
     show_if(show)
     return ax

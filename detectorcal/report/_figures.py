@@ -13,11 +13,11 @@ import numpy as np
 
 from detectorcal.plot import plot_coefficients, plot_defects, plot_pattern_spectrum, plot_sinogram
 from detectorcal.plot._common import pyplot
-from detectorcal.plot._points import Points
+from detectorcal.plot._points import Points, corrected_at
 from detectorcal.plot._response import draw_residuals
 from detectorcal.report._evidence import PATTERN_SIGMA, Evidence
 from detectorcal.report._scan import Scan
-from detectorcal.report._words import count, percent
+from detectorcal.report._words import count, percent, whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,7 +143,7 @@ def _defects(evidence: Evidence) -> Picture | None:
             ax,
             "defects",
             "Pixels not to be trusted",
-            f"{count(evidence.n_bad, 'pixel')} of {evidence.calibrator.n_features_in_} could not be "
+            f"{count(evidence.n_bad, 'pixel')} of {whole(evidence.calibrator.n_features_in_)} could not be "
             "calibrated. "
             "They keep coefficient 1.",
         )
@@ -171,7 +171,7 @@ def _residuals(evidence: Evidence, sampled: tuple[Points, np.ndarray] | None) ->
     if sampled is None or not sampled[1].size:
         return None
     points, places = sampled
-    corrected = points.measured * evidence.calibrator.coef_.ravel()[places]
+    corrected = corrected_at(evidence.calibrator, points, places)
     with _figure() as (ax,):
         draw_residuals(
             ax, points.expected[points.used], corrected[points.used], evidence.calibrator.system_gain_

@@ -161,7 +161,7 @@ def inspector_data(evidence: Evidence, inspected: Inspected, points: Points | No
             "group": int(group),
             "coef": _short(coef[place], 7),
             "std": _short(std[place], 3),
-            "dark": None if dark is None else _short(dark[place], 6),
+            "dark": "one per frame" if dark is None else f"{dark[place]:.6g} DN",
             "frames": int(frames[place]),
             "causes": [cause for cause, bit in DEFECTS.items() if defects[place] & bit],
         }

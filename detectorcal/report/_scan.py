@@ -13,6 +13,7 @@ from detectorcal._errors import InputError
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Float64, Stack
 from detectorcal.calibrator import DetectorCalibrator
+from detectorcal.io import FrameStack
 from detectorcal.kernels.masking import MAD_TO_STD, fill_masked
 from detectorcal.kernels.smoothing import gaussian
 from detectorcal.report._evidence import dark_of
@@ -90,9 +91,14 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
 
 
 def _row(stack: Stack, chosen: np.ndarray, row: int | None) -> Float64:
-    """One row of some projections, read one by one: whole frames may be all that a format can read."""
-    rows = [np.asarray(stack[slice(i, i + 1)])[0] for i in chosen]
-    return np.array([frame if row is None else frame[row] for frame in rows], dtype=np.float64)
+    """Read one row of some projections, one by one."""
+    if row is None:
+        rows = [np.asarray(stack[i : i + 1])[0] for i in chosen]
+    elif isinstance(stack, FrameStack):  # which reads no more of a file than it must
+        rows = [stack[i, row] for i in chosen]
+    else:
+        rows = [np.asarray(stack[i : i + 1])[0, row] for i in chosen]
+    return np.array(rows, dtype=np.float64)
 
 
 def _beam_factor(measured: Float64, after: Float64, calibrator: DetectorCalibrator) -> Float64:

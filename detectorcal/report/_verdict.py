@@ -19,7 +19,7 @@ import numpy as np
 from detectorcal.calibrator import DEFECTS
 from detectorcal.report._evidence import Evidence
 from detectorcal.report._scan import Scan
-from detectorcal.report._words import count, number, percent
+from detectorcal.report._words import count, number, percent, whole
 
 __all__ = ["DEFAULT_PROJECTIONS", "THRESHOLDS", "Verdict", "judge", "ring_ratio"]
 
@@ -104,7 +104,7 @@ def _headline(light: Verdict, rings: Verdict, n_projections: int) -> Verdict:
         "fair": f"Usable: faint rings are left in {n_projections} projections."
         if rings.grade == "fair"
         else "Usable: more light would help.",
-        "poor": "Record more light: correction hardly gains anything."
+        "poor": "Record more light: the calibration errs by more than half of what the pixels differ by."
         if light.grade == "poor"
         else f"Record more light for {n_projections} projections.",
     }[grade]
@@ -187,11 +187,11 @@ def _pixels(evidence: Evidence) -> Verdict:
         return Verdict("good", question, "None is marked.")
     share = evidence.n_bad / defects.size
     counts = {cause: int(np.count_nonzero(defects & bit)) for cause, bit in DEFECTS.items()}
-    causes = ", ".join(f"{n} {cause}" for cause, n in counts.items() if n)
+    causes = ", ".join(f"{whole(n)} {cause}" for cause, n in counts.items() if n)
     return Verdict(
         "good" if share <= FEW_BAD else "fair" if share <= MANY_BAD else "poor",
         question,
-        f"{count(evidence.n_bad, 'pixel')} of {defects.size}, {percent(share)}: {causes}. The map of "
+        f"{count(evidence.n_bad, 'pixel')} of {whole(defects.size)}, {percent(share)}: {causes}. The map of "
         "defects and "
         "the pixel inspector show them.",
     )

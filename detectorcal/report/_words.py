@@ -6,7 +6,7 @@ import math
 import re
 from html import escape
 
-__all__ = ["count", "in_html", "number", "percent"]
+__all__ = ["count", "in_html", "number", "percent", "whole"]
 
 
 def percent(fraction: float) -> str:
@@ -31,10 +31,20 @@ def number(value: float, unit: str = "", digits: int = 4) -> str:
     if not math.isfinite(value):
         return "not known"
     rounded = float(f"{value:.{digits}g}")
-    text = f"{rounded:.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:#.{digits}g}"
-    if len(text) > 4 and text.isdigit():
-        text = f"{int(text):,}".replace(",", " ")
+    large = abs(rounded) >= 10 ** (digits - 1)
+    text = whole(round(rounded)) if large else f"{rounded:#.{digits}g}"
     return f"{text} {unit}".strip()
+
+
+def whole(n: int) -> str:
+    """Write a whole number, thousands apart from 10 000 on.
+
+    Examples
+    --------
+    >>> whole(1000), whole(20480)
+    ('1000', '20 480')
+    """
+    return f"{n:,}".replace(",", " ") if abs(n) >= 10_000 else str(n)
 
 
 def count(n: int, noun: str) -> str:
@@ -45,7 +55,7 @@ def count(n: int, noun: str) -> str:
     >>> count(1, "frame"), count(20, "frame")
     ('1 frame', '20 frames')
     """
-    return f"{n} {noun}" + ("" if n == 1 else "s")
+    return f"{whole(n)} {noun}" + ("" if n == 1 else "s")
 
 
 def in_html(text: str) -> str:
@@ -57,4 +67,4 @@ def in_html(text: str) -> str:
     '2&nbsp;% of &lt;b&gt;, see <code>--rings</code>'
     """
     escaped = re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
-    return re.sub(r"(\d) (%|DN|\d)", r"\1&nbsp;\2", escaped)
+    return re.sub(r"(\d) (?=%|DN|\d)", r"\1&nbsp;", escaped)

@@ -22,7 +22,6 @@
   }
 
   const nameOf = (pixel) => (pixel.row === null ? `pixel ${pixel.column}` : `row ${pixel.row}, column ${pixel.column}`);
-  const known = (value, unit) => (value === null ? "not known" : `${value}${unit || ""}`);
 
   // as large as a finger likes, and no larger than the map has room for
   const radius = Math.min(4, Math.max(1.8, 0.18 * Math.sqrt((mapWidth * mapHeight) / data.pixels.length)));
@@ -52,7 +51,7 @@
       ["chosen as", data.groups[pixel.group]],
       ["coefficient", `${pixel.coef}${error}`],
       ["marked as", cause],
-      ["dark", known(pixel.dark, " DN")],
+      ["dark", pixel.dark],
       ["frames used", `${pixel.frames} of ${data.seen}`],
     ];
   }
