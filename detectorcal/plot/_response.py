@@ -218,13 +218,24 @@ def plot_pattern_spectrum(
         spread = f"{np.std(pattern):.2g} %" if np.std(pattern) < 0.995 else f"{np.std(pattern):.1f} %"
         ax.plot(frequency, amplitude, color=colour, lw=1.8, marker="o", ms=3, label=f"{label}: {spread}")
     if any_drawn:
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        _make_logarithmic(ax)
     ax.set_xlabel("spatial frequency, cycles per pixel")
     ax.set_ylabel("pattern in a third of an octave, %")
     ax.legend(fontsize="small")
     show_if(show)
     return ax
+
+
+def _make_logarithmic(ax: Axes) -> None:
+    """Two plain numbers a decade on both axes, which fit whether there is one decade or five."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _check_same_shape(before: Float64, after: Float64) -> None:
