@@ -24,7 +24,7 @@ few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
 ORDER = 1e-7  # another order of float32 sums in runs of 8, of differences that are 2 % of the frames
 LINE, AREA, TALL = (130,), (24, 37), (100, 40)
 shapes = st.sampled_from([LINE, AREA, TALL])
-methods = st.sampled_from(["croton", "photon"])
+methods = st.sampled_from(["croton", "photon", "curved"])
 FITTED = ("coef_", "coef_std_", "defects_", "dark_")
 
 
@@ -367,7 +367,7 @@ DTYPES = ["uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "flo
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [LINE, AREA], ids=str)
-@pytest.mark.parametrize("method", ["croton", "photon"])
+@pytest.mark.parametrize("method", ["croton", "photon", "curved"])
 def test_the_same_numbers_in_any_dtype_give_the_same(dtype, shape, method):
     sweep, darks = recorded(shape, dtype="uint8")  # whole numbers below 256, which every type here holds
     usual = fit(sweep.astype("float64"), darks.astype("float64"), method=method)

@@ -319,6 +319,18 @@ class TestPage:
         assert all("measured" not in pixel for pixel in page.data["pixels"])
         assert "--sweep" in page.said
 
+    def test_pixels_that_curve(self, tmp_path):
+        """What the page's script corrects with is what the calibrator corrects with."""
+        scene = Scene(curvature=-2e-5, curvature_spread=4e-5)
+        sweep = scene.sweep(30)
+        calibrator = scene.fit(sweep, method="curved")
+        _, page = page_of(tmp_path, calibrator, sweep=sweep)
+        corrected = calibrator.transform(sweep)
+        for pixel in page.data["pixels"][::50]:
+            m = np.array(pixel["measured"])
+            by_script = 2 * pixel["scale"] * m / (1 + np.sqrt(1 + pixel["curvature"] * m))
+            np.testing.assert_allclose(by_script, corrected[:, pixel["row"], pixel["column"]], rtol=2e-4)
+
     def test_line_detector(self, tmp_path):
         scene = Scene((300,))
         sweep = scene.sweep(30)

@@ -218,7 +218,7 @@ def accumulation_of(calibrator: DetectorCalibrator, shape: Shape) -> Accumulatio
         )
     smoothing = calibrator._checked_parameters()
     return Accumulation(
-        METHODS[calibrator.method], smoothing, calibrator.cutoff, calibrator.saturation, calibrator.reject
+        calibrator._model(), smoothing, calibrator.cutoff, calibrator.saturation, calibrator.reject
     )
 
 

@@ -12,10 +12,11 @@ from detectorcal._arrays import to_host
 from detectorcal._streaming import cut, read, single_threaded_blas
 from detectorcal._typing import Float64, Stack
 from detectorcal._validation import float_dtype
+from detectorcal.correction import Correction
 from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.smoothing import smoother_for
 
-__all__ = ["Points", "corrected_at", "points_of"]
+__all__ = ["Points", "corrected_at", "points_of", "response_at"]
 
 FRAMES_AT_ONCE = 8
 
@@ -70,8 +71,18 @@ def points_of(
 
 def corrected_at(calibrator: Any, points: Points, pixels: np.ndarray) -> Float64:
     """Give what correction makes of the measured values of some pixels, DN, (n_frames, n_pixels)."""
-    corrected: Float64 = points.measured * calibrator.coef_.ravel()[pixels]
+    scale, curvature = response_at(calibrator, pixels)
+    corrected: Float64 = Correction(scale, np.zeros_like(scale), curvature=curvature).transform(
+        points.measured
+    )
     return corrected
+
+
+def response_at(calibrator: Any, pixels: np.ndarray) -> tuple[Float64, Float64 | None]:
+    """Give the maps of the correction, `scale` and `curvature`, at some pixels, (n_pixels,)."""
+    correction = calibrator.correction(dark=0.0)
+    curvature = correction.curvature
+    return correction.scale.ravel()[pixels], None if curvature is None else curvature.ravel()[pixels]
 
 
 def _some_pixels(

@@ -14,7 +14,7 @@ from detectorcal._typing import Float64
 from detectorcal.calibrator import DEFECTS
 from detectorcal.plot._common import PALETTE, SEQUENTIAL, reduced, scale_of
 from detectorcal.plot._pixels import accumulation_of
-from detectorcal.plot._points import Points, points_of
+from detectorcal.plot._points import Points, points_of, response_at
 from detectorcal.report._evidence import Evidence
 
 __all__ = ["MAP_PIXELS", "Inspected", "choose_pixels", "inspector_data", "inspector_map", "read_points"]
@@ -153,6 +153,7 @@ def inspector_data(evidence: Evidence, inspected: Inspected, points: Points | No
     coef, std, defects = (a.ravel() for a in (calibrator.coef_, calibrator.coef_std_, calibrator.defects_))
     dark = None if calibrator.dark_ is None else calibrator.dark_.ravel()
     frames = calibrator.sums_["frames"].ravel()
+    scale, curvature = response_at(calibrator, inspected.places)
     pixels = []
     for number, (place, group) in enumerate(zip(inspected.places, inspected.groups, strict=True)):
         pixel: dict[str, Any] = {
@@ -165,6 +166,8 @@ def inspector_data(evidence: Evidence, inspected: Inspected, points: Points | No
             "frames": int(frames[place]),
             "causes": [cause for cause, bit in DEFECTS.items() if defects[place] & bit],
         }
+        if curvature is not None:
+            pixel["scale"], pixel["curvature"] = _short(scale[number], 7), _short(curvature[number])
         if points is not None:
             pixel["measured"] = [_short(value) for value in points.measured[:, number]]
             pixel["expected"] = [_short(value) for value in points.expected[:, number]]

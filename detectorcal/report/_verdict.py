@@ -113,11 +113,10 @@ def _headline(light: Verdict, rings: Verdict, n_projections: int) -> Verdict:
 
 def ring_ratio(evidence: Evidence, scan: Scan | None, n_projections: int) -> float:
     """Give r, how far rings stand over the noise of the mean of the projections; NaN if not known."""
-    level = evidence.level if scan is None else scan.level
-    gain = evidence.calibrator.system_gain_
-    if not gain > 0 or not level > 0:
-        return math.nan
-    return evidence.known_error * math.sqrt(n_projections * level / gain)
+    level = None if scan is None or not scan.level > 0 else scan.level
+    rings = evidence.calibrator.expected_rings(n_projections, level)
+    # as two halves of the sweep show it, where that is more than photons explain
+    return rings * evidence.known_error / evidence.error if evidence.error > 0 else math.nan
 
 
 def _light(evidence: Evidence) -> Verdict:

@@ -43,6 +43,12 @@
   const halo = draw(map, "circle", { id: "halo", r: 8 });
   const chosen = draw(map, "circle", { id: "chosen", r: 8 });
 
+  // what correction makes of a measured value: a straight line, or the root of a quadratic response
+  function corrected(pixel, m) {
+    if (!pixel.curvature) return pixel.coef * m;
+    return (2 * pixel.scale * m) / (1 + Math.sqrt(Math.max(1 + pixel.curvature * m, 0)));
+  }
+
   function facts(pixel) {
     const cause = pixel.causes.length ? pixel.causes.join(", ") : "none";
     const error = pixel.std === null ? "" : ` ± ${pixel.std}`;
@@ -136,10 +142,12 @@
     const unit = measured.length ? ", DN above dark" : ", relative";
     const [x, y] = axes(svg, top, heights, `measured${unit}`, `expected${unit}`);
     if (!pixel.causes.length) {
-      const spread = 2 * (pixel.std || 0);
-      const at = (c) => `${x(most)} ${y(c * most)}`;
-      draw(svg, "path", { class: "band", d: `M${x(0)} ${y(0)}L${at(pixel.coef - spread)}L${at(pixel.coef + spread)}Z` });
-      draw(svg, "path", { class: "fit", d: `M${x(0)} ${y(0)}L${at(pixel.coef)}` });
+      const spread = (2 * (pixel.std || 0)) / pixel.coef;
+      const steps = Array.from({ length: 41 }, (_, i) => (most * i) / 40);
+      const course = (factor) => steps.map((m) => `${x(m)} ${y(factor * corrected(pixel, m))}`);
+      const band = course(1 - spread).concat(course(1 + spread).reverse());
+      draw(svg, "path", { class: "band", d: `M${band.join("L")}Z` });
+      draw(svg, "path", { class: "fit", d: `M${course(1).join("L")}` });
     }
     points(svg, x, y, measured, expected, pixel.used || []);
   }
@@ -149,7 +157,7 @@
     if (!pixel.measured) return;
     const residuals = pixel.measured.map((m, i) => {
       const s = pixel.expected[i];
-      return m === null || s === null || s <= 0 ? null : 100 * ((pixel.coef * m) / s - 1);
+      return m === null || s === null || s <= 0 ? null : 100 * (corrected(pixel, m) / s - 1);
     });
     const levels = pixel.expected;
     const seen = residuals.filter((value) => value !== null);
