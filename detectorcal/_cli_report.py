@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import click
 
+from detectorcal._cli_inputs import opened
 from detectorcal._errors import InputError
 from detectorcal._files import refuse_existing
 from detectorcal.calibrator import DetectorCalibrator
@@ -58,14 +58,14 @@ def report(
     calibrator.set_params(n_jobs=jobs)
     sources = {"calibration": calibration, "sweep": sweep, "dark": dark, "scan": scan and " -> ".join(scan)}
     with ExitStack() as files:
-        raw, corrected = (None, None) if scan is None else (_opened(files, name, line) for name in scan)
+        raw, corrected = (None, None) if scan is None else (_frames(files, name, line) for name in scan)
         headline = write_report(
             output,
             calibrator,
-            sweep=None if sweep is None else _opened(files, sweep, line),
+            sweep=None if sweep is None else _frames(files, sweep, line),
             scan=raw,
             corrected=corrected,
-            dark=_dark(files, dark, line),
+            dark=files.enter_context(opened("dark", dark, line)),
             dark_per_frame=dark_per_frame,
             n_projections=projections,
             title=Path(calibration).name if title is None else title,
@@ -76,21 +76,5 @@ def report(
         click.echo(f"{output}: {headline.answer}")
 
 
-def _opened(files: ExitStack, name: str, line: bool) -> FrameStack:
+def _frames(files: ExitStack, name: str, line: bool) -> FrameStack:
     return files.enter_context(open_frames(name, line=line))
-
-
-def _dark(files: ExitStack, name: str | None, line: bool) -> Any:
-    """Give the dark of the option: a number, or the frames of a file, of a scan its own darks."""
-    if name is None:
-        return None
-    try:
-        return float(name)
-    except ValueError:
-        pass
-    frames = _opened(files, name, line)
-    if frames.layout is None:
-        return frames
-    if frames.darks is None:
-        raise InputError(f"`{name}` is a scan ({frames.layout}) that holds no darks of its own.")
-    return frames.darks
