@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import tifffile
+from sklearn.base import clone
 
 mpl.use("agg")
 
@@ -378,6 +379,24 @@ class TestPage:
         write_report(tmp_path / "report.html", calibrator, sweep=sweep)
         assert time.perf_counter() - start < 10
         assert (tmp_path / "report.html").stat().st_size < 5e6
+
+
+def test_a_scan_keeps_to_its_own_darks(demo, scene, tmp_path):
+    """As one in NXtomo layout has them: even where the calibration kept none."""
+    calibrator, sweep, scan, corrected = demo
+
+    class WithDarks(np.ndarray):
+        darks = scene.darks
+
+    own = np.repeat(scene.darks.mean(axis=0)[None], len(sweep), axis=0)
+    without = clone(calibrator).fit(sweep, dark=own, dark_per_frame=True)
+    given = {"scan": scan.view(WithDarks), "corrected": corrected, "n_projections": 10}
+    write_report(tmp_path / "report.html", without, **given)
+    _, page = page_of(tmp_path, without, overwrite=True, **given)
+    seen = look_at_scan(calibrator, scan, corrected)
+    assert f"mean level {seen.level:.0f} DN" in page.said
+    with pytest.raises(InputError, match="`dark=`"):
+        write_report(tmp_path / "other.html", without, **given | {"scan": scan})
 
 
 class TestMistakes:

@@ -122,14 +122,13 @@ def _page(
     """Judge, draw, and put the page together."""
     if n_projections is None:
         n_projections = DEFAULT_PROJECTIONS if scan is None else scan.n_projections
-    headline, verdicts = judge(evidence, scan, n_projections)
+    judged = judge(evidence, scan, n_projections)
     inspected = choose_pixels(evidence)
     read = read_points(evidence, inspected)
     points, sampled = (None, None) if read is None else (read[0], read[1:])
     page = make_page(
         title,
-        headline,
-        verdicts,
+        judged,
         evidence,
         scan,
         pictures(evidence, sampled, scan),
@@ -137,7 +136,7 @@ def _page(
         inspector_map(evidence),
         sources,
     )
-    return headline, page
+    return judged[0], page
 
 
 def _check_name(path: Any) -> None:

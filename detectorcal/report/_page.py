@@ -34,8 +34,7 @@ Row = tuple[str, str, str]
 
 def make_page(
     title: str,
-    headline: Verdict,
-    verdicts: list[Verdict],
+    judged: tuple[Verdict, list[Verdict]],
     evidence: Evidence,
     scan: Scan | None,
     pictures: list[Picture],
@@ -49,8 +48,8 @@ def make_page(
     ----------
     title : str
         Of the page; may come from a file's name.
-    headline, verdicts : Verdict, list of Verdict
-        At the top.
+    judged : (Verdict, list of Verdict)
+        The headline, and the answers below it.
     evidence, scan : Evidence, Scan or None
         For the tables.
     pictures : list of Picture
@@ -67,6 +66,7 @@ def make_page(
     str
         HTML that needs nothing else: no network, no other file.
     """
+    headline, verdicts = judged
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template(_asset("page.html")).substitute(
