@@ -482,10 +482,7 @@ def _facts(calibrator: DetectorCalibrator, n_projections: int) -> Iterator[tuple
             "coefficients",
             f"spread {spread:.3g} %, bend of the beam included; 99.8 % in {low:.4f}-{high:.4f}",
         )
-    yield (
-        "standard error",
-        "not known" if left is None else f"{left:.2g} % (median): the pattern that will be left",
-    )
+    yield "standard error", "not known" if left is None else f"{left:.2g} % (median)"
     if np.isfinite(calibrator.expected_prnu_):
         yield "pattern left", f"{calibrator.expected_prnu_:.2g} % (PRNU) expected after correction"
         rings = calibrator.expected_rings(n_projections)
@@ -497,6 +494,8 @@ def _facts(calibrator: DetectorCalibrator, n_projections: int) -> Iterator[tuple
         bend = 100 * calibrator.prior_std_ * calibrator.reference_level_
         yield "curvature", f"{bend:.2g} % per {calibrator.reference_level_:.4g} DN from pixel to pixel"
     for cause, bit in DEFECTS.items():
+        if cause == "changed":  # only a flat can show that
+            continue
         yield cause, _count(int(np.count_nonzero(calibrator.defects_ & bit)), "pixel")
     dark = calibrator.dark_
     yield "dark", "one per frame, not kept" if dark is None else f"{np.mean(dark):.4g} DN (mean)"
