@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 
 import matplotlib as mpl
 import numpy as np
@@ -101,14 +101,8 @@ def test_mistakes_are_named(sweep, change, said):
 
 
 def without_matplotlib(monkeypatch):
-    real = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    for name in ("matplotlib", "matplotlib.pyplot"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def test_calibrator_draws_its_own_line_and_leaves_out_what_it_left_out(sweep):

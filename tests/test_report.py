@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from html.parser import HTMLParser
 
@@ -16,12 +17,12 @@ from sklearn.base import clone
 mpl.use("agg")
 
 from detectorcal import DetectorCalibrator, DetectorcalWarning, simulate
-from detectorcal._errors import InputError, MissingFileError, OutputExistsError
+from detectorcal._errors import InputError, MissingDependencyError, MissingFileError, OutputExistsError
 from detectorcal.calibrator import DEFECTS
 from detectorcal.cli import main
 from detectorcal.io import open_frames
 from detectorcal.report import write_report
-from detectorcal.report._evidence import _every_other, gather
+from detectorcal.report._evidence import _Chosen, gather
 from detectorcal.report._inspector import MOST_PIXELS, MOST_POINTS, choose_pixels
 from detectorcal.report._scan import look_at_scan
 from detectorcal.report._verdict import judge, ring_ratio
@@ -142,16 +143,23 @@ class TestEvidence:
         with pytest.raises(InputError, match="`dark="):
             gather(calibrator, drifted)
 
-    def test_every_other_frame_of_a_file(self, tmp_path):
+    def test_chosen_frames_of_a_file(self, tmp_path):
         frames = np.random.default_rng(0).integers(0, 99, (11, 5, 6)).astype(np.uint16)
         tifffile.imwrite(tmp_path / "sweep.tif", frames, photometric="minisblack")
+        numbers = np.array([0, 3, 4, 10])
         with open_frames(tmp_path / "sweep.tif") as stack:
-            for first in (0, 1):
-                half = _every_other(stack, first)
-                wanted = frames[first::2]
-                assert half.shape == wanted.shape
-                for part in (slice(0, 2), slice(1, 4), slice(0, 9), slice(4, 6)):
-                    np.testing.assert_array_equal(half[part], wanted[part])
+            chosen = _Chosen(stack, numbers)
+            assert chosen.shape == (4, 5, 6)
+            for part in (slice(0, 2), slice(1, 4), slice(0, 9)):
+                np.testing.assert_array_equal(chosen[part], frames[numbers][part])
+
+    def test_a_part_of_the_frames_tells_the_error_of_all(self, monkeypatch):
+        scene = Scene((100, 100))
+        sweep = scene.sweep(60)
+        calibrator = scene.fit(sweep)
+        whole = gather(calibrator, sweep).measured_error
+        monkeypatch.setattr("detectorcal.report._evidence.FITTED_PIXELS", 0)
+        assert gather(calibrator, sweep).measured_error == pytest.approx(whole, rel=0.05)
 
     def test_rings_over_noise_are_what_a_scan_shows(self):
         """In the mean of N corrected frames: pattern left and noise add in squares."""
@@ -417,6 +425,12 @@ class TestMistakes:
             write_report(tmp_path / "report.pdf", calibrator)
         with pytest.raises(MissingFileError, match="folder"):
             write_report(tmp_path / "no folder" / "report.html", calibrator)
+        assert not list(tmp_path.iterdir())
+
+    def test_missing_matplotlib_names_the_extra(self, demo, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        with pytest.raises(MissingDependencyError, match=r"detectorcal\[plot\]"):
+            write_report(tmp_path / "report.html", demo[0])
         assert not list(tmp_path.iterdir())
 
     def test_an_existing_report_stays(self, demo, tmp_path):

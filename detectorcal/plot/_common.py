@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,13 +40,21 @@ PERCENTILES = 1.0, 99.0
 
 def pyplot() -> Any:
     """Import matplotlib's pyplot, or name the extra that has it."""
+    return _imported("matplotlib.pyplot")
+
+
+def check_matplotlib() -> None:
+    """Name the extra where matplotlib is missing; pyplot, which takes longer, is not imported."""
+    _imported("matplotlib")
+
+
+def _imported(name: str) -> Any:
     try:
-        import matplotlib.pyplot as plt
+        return import_module(name)
     except ImportError as error:
         raise MissingDependencyError(
             'matplotlib is needed for figures and is not installed: `pip install "detectorcal[plot]"`.'
         ) from error
-    return plt
 
 
 def on_axes(ax: Any, n: int = 1, *, size: tuple[float, float] = (5.0, 3.8)) -> np.ndarray:

@@ -12,7 +12,7 @@ from detectorcal._errors import InputError
 from detectorcal._files import atomic_file
 from detectorcal._typing import Path
 from detectorcal.calibrator import DetectorCalibrator
-from detectorcal.plot._common import pyplot
+from detectorcal.plot._common import check_matplotlib
 from detectorcal.report._evidence import Evidence, gather
 from detectorcal.report._figures import pictures
 from detectorcal.report._inspector import choose_pixels, inspector_data, inspector_map, read_points
@@ -97,7 +97,7 @@ def write_report(
     >>> write_report(path, calibrator, sweep=sweep, n_projections=20).grade
     'fair'
     """
-    pyplot()  # before anything that takes time: it names the extra where matplotlib is missing
+    check_matplotlib()  # before anything that takes time: it names the extra where matplotlib is missing
     _check_name(path)
     check_is_fitted(calibrator)
     validation.check_integer("n_projections", 1 if n_projections is None else n_projections, at_least=1)

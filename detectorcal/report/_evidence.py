@@ -26,6 +26,10 @@ PATTERN_SIGMA = 20.0
 the measure of :meth:`DetectorCalibrator.score`."""
 
 
+FEWEST_FRAMES, FITTED_PIXELS = 24, 1e8
+"""Frames that two halves of a sweep consist of: all, but of large detectors fewer, down to the first."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A sweep that was given along with its calibration."""
@@ -141,49 +145,43 @@ def _repeat(calibrator: DetectorCalibrator, stack: Stack, darks: Any, per_frame:
     r"""Tell the error of the coefficients from the difference of those of two halves of the sweep.
 
     With the light :math:`S_1, S_2` of the halves the variances of their coefficients are :math:`K/S_1` and
-    :math:`K/S_2`, that of the whole is :math:`K/(S_1+S_2)`: the difference times
-    :math:`\sqrt{S_1 S_2}/(S_1+S_2)` has the variance of the whole.
+    :math:`K/S_2`, that of the whole is :math:`K/S`: the difference times
+    :math:`\sqrt{S_1 S_2 / ((S_1+S_2) S)}` has the variance of the whole. Of a long sweep of a large detector
+    evenly spaced frames make up the halves.
     """
-    if stack.shape[0] < 2:
+    n_frames = stack.shape[0]
+    if n_frames < 2:
         return np.full(calibrator.coef_.shape, np.nan)
+    most = max(FEWEST_FRAMES, int(FITTED_PIXELS / calibrator.n_features_in_))
+    numbers = np.unique(np.linspace(0, n_frames - 1, min(most, n_frames)).round().astype(int))
     halves = []
     for first in (0, 1):
-        half = clone(calibrator)
+        half, chosen = clone(calibrator), numbers[first::2]
+        dark = _Chosen(darks, chosen) if per_frame else darks
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DetectorcalWarning)  # what a half lacks the whole may have
-            half.fit(
-                _every_other(stack, first),
-                dark=_every_other(darks, first) if per_frame else darks,
-                dark_per_frame=per_frame,
-            )
+            half.fit(_Chosen(stack, chosen), dark=dark, dark_per_frame=per_frame)
         halves.append(half)
     a, b = halves
     light_a, light_b = a.sums_["expected"], b.sums_["expected"]
     with np.errstate(invalid="ignore", divide="ignore"):
-        weight = np.sqrt(light_a * light_b) / (light_a + light_b)
-        repeat = weight * (a.coef_ - b.coef_) / calibrator.coef_
+        share = light_a * light_b / ((light_a + light_b) * calibrator.sums_["expected"])
+        repeat = np.sqrt(share) * (a.coef_ - b.coef_) / calibrator.coef_
     known = (a.defects_ == 0) & (b.defects_ == 0) & np.isfinite(repeat)
     return np.where(known, repeat, np.nan)
 
 
-def _every_other(stack: Any, first: int) -> Any:
-    return stack[first::2] if isinstance(stack, np.ndarray) else _EveryOther(stack, first)
+class _Chosen:
+    """Some frames of a stack, read when they are needed."""
 
-
-class _EveryOther:
-    """Every second frame of a stack, read when it is needed."""
-
-    def __init__(self, stack: Stack, first: int) -> None:
+    def __init__(self, stack: Stack, numbers: np.ndarray) -> None:
         self._stack = stack
-        self._first = first
-        self.shape: Shape = ((stack.shape[0] - first + 1) // 2, *stack.shape[1:])
+        self._numbers = numbers
+        self.shape: Shape = (len(numbers), *stack.shape[1:])
         self.dtype = stack.dtype
 
     def __getitem__(self, batch: slice) -> Array:
-        start, stop, _ = batch.indices(self.shape[0])
-        # as one run: fewer, longer reads
-        frames = self._stack[2 * start + self._first : 2 * stop + self._first - 1]
-        return np.asarray(frames)[::2]
+        return np.concatenate([np.asarray(self._stack[slice(i, i + 1)]) for i in self._numbers[batch]])
 
 
 def _spread(values: Float64) -> float:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detectorcal.plot import plot_coefficients, plot_defects, plot_pattern_spectrum, plot_sinogram
-from detectorcal.plot._common import pyplot
 from detectorcal.plot._points import Points, corrected_at
 from detectorcal.plot._response import draw_residuals
 from detectorcal.report._evidence import PATTERN_SIGMA, Evidence
@@ -68,7 +67,6 @@ def pictures(
     -------
     list of Picture
     """
-    pyplot()  # names the extra where matplotlib is missing
     all_bad = evidence.n_bad == evidence.calibrator.n_features_in_
     drawn: list[Picture | None] = [_defects(evidence), _spectrum(evidence)]
     if not all_bad:

@@ -28,7 +28,7 @@ LEAST_HEIGHT = 48
 
 MOST_POINTS = 60_000
 """In the page, of all pixels together: about 1 MB."""
-FEWEST_FRAMES, SMOOTHED_PIXELS = 24, 2e8
+FEWEST_FRAMES, SMOOTHED_PIXELS = 24, 1e8
 """Of a large detector fewer frames are read, down to the first: smoothing is what takes time."""
 
 SAMPLED_PIXELS = 4000
@@ -66,16 +66,18 @@ def choose_pixels(evidence: Evidence, seed: int = 0) -> Inspected:
     """
     calibrator = evidence.calibrator
     defects = calibrator.defects_.ravel()
-    chances = np.random.default_rng(seed).random(defects.size)
+    rng = np.random.default_rng(seed)
     n_frames = calibrator.sums_["frames"].ravel()
-    good, everywhere = np.flatnonzero(defects == 0), np.arange(defects.size)
+    good = np.flatnonzero(defects == 0)
     rankings: list[tuple[str, np.ndarray, Float64, int]] = []
     for cause, bit in DEFECTS.items():
         bad = np.flatnonzero(defects & bit)
-        rankings.append((cause, bad, chances[bad] - n_frames[bad], PER_CAUSE))
+        rankings.append((cause, bad, rng.random(bad.size) - n_frames[bad], PER_CAUSE))
     for name, badness in _extremes(evidence).items():
         rankings.append((name, good, badness.ravel()[good], PER_EXTREME))
-    rankings.append(("random", everywhere, chances, MOST_PIXELS))
+    # twice as many as are wanted, for some are taken already
+    some = rng.choice(defects.size, min(2 * MOST_PIXELS, defects.size), replace=False)
+    rankings.append(("random", some, rng.random(some.size), MOST_PIXELS))
 
     names: list[str] = []
     chosen: list[np.ndarray] = []
