@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from detectorcal import demo
+from detectorcal._cli_inputs import opened
+from detectorcal._cli_report import report
 from detectorcal._cluster import connected, spread
 from detectorcal._defects import DEFECTS
 from detectorcal._errors import DetectorcalError, DetectorcalWarning, InputError
@@ -157,7 +159,7 @@ def fit(
     refuse_existing(output, overwrite=overwrite)
     _refuse_inputs(output, sweep, dark)
     calibrator = DetectorCalibrator(**params, n_jobs=jobs, batch_size=batch_size, device=device)
-    with open_frames(sweep, line=line) as frames, _opened("dark", dark, line) as darks:
+    with open_frames(sweep, line=line) as frames, opened("dark", dark, line) as darks:
         if frames.layout is not None:
             raise InputError(
                 f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the "
@@ -222,8 +224,8 @@ def correct(
         calibrator.set_params(reject=reject)
     with (
         open_frames(image, line=line) as frames,
-        _opened("flat", flat, line) as flats,
-        _opened("dark", dark, line) as darks,
+        opened("flat", flat, line) as flats,
+        opened("dark", dark, line) as darks,
     ):
         if scheduler is not None:
             _refuse_unshared(frames)
@@ -278,6 +280,9 @@ def inspect(calibration: str, projections: int) -> None:
     Console().print(table)
 
 
+cli.add_command(report)
+
+
 @cli.command("demo", short_help="Calibrate a simulated detector and see what it does to a scan.")
 @click.option("-o", "--output", metavar="FOLDER", help="Keep the simulated and corrected files here.")
 @click.option("--seed", default=0, show_default=True, help="Of the simulated noise.")
@@ -306,27 +311,6 @@ def run_demo(output: str | None, seed: int, quiet: bool) -> None:
 
 
 # ---------------------------------------------------------------------- helpers
-
-
-@contextmanager
-def _opened(kind: str, name: str | None, line: bool) -> Iterator[Any]:
-    """Open the flats or darks of an option; a number stays a number, nothing stays None."""
-    if name is None or _is_number(name):
-        yield None if name is None else float(name)
-        return
-    with open_frames(name, line=line) as frames:
-        own = {"flat": frames.flats, "dark": frames.darks}[kind]
-        if frames.layout is not None and own is None:
-            raise InputError(f"`{name}` is a scan ({frames.layout}) that holds no {kind}s of its own.")
-        yield frames if own is None else own
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _refuse_inputs(output: str, *inputs: str | None) -> None:
