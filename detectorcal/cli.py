@@ -389,7 +389,7 @@ def _changes(report: dict[str, Any]) -> str:
         f"rings: {report['n_changed']} of {_count(report['n_pixels'], 'pixel')} changed, by "
         f"{report['median_percent']:.2g} % ({report['median_std_errors']:.2g} standard errors) in the "
         f"median, {report['largest_percent']:.2g} % ({report['largest_std_errors']:.2g}) at most; "
-        f"{report['n_at_bound']} as far as allowed"
+        f"{report['n_beyond']} stand out more than a calibration can be off, and are left to the object"
     )
 
 
