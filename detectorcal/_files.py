@@ -18,6 +18,7 @@ from detectorcal._errors import (
     InputError,
     MissingFileError,
     OutputExistsError,
+    TooLargeError,
     WriteError,
 )
 
@@ -29,13 +30,18 @@ _STEM_LENGTH = 40
 
 @contextmanager
 def reading(path: object) -> Iterator[None]:
-    """Name `path` in the errors of the operating system that reading it may raise."""
+    """Name `path` in the errors of the operating system, and of memory, that reading it may raise."""
     try:
         yield
     except DetectorcalError:
         raise
     except FileNotFoundError as error:
         raise MissingFileError(f"`{path}` does not exist.") from error
+    except MemoryError as error:
+        raise TooLargeError(
+            f"`{path}` does not fit into memory ({error or 'MemoryError'}). If it cannot be so large, it is "
+            "damaged: copy it again from its source."
+        ) from error
     except (PermissionError, BlockingIOError) as error:
         raise AccessError(
             f"`{path}` may not be read ({error}). Check its permissions, and that no program is writing it."

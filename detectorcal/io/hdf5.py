@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from detectorcal._errors import (
     DamagedFileError,
+    DetectorcalError,
     FileFormatError,
     InputError,
     MissingDependencyError,
@@ -22,7 +23,8 @@ from detectorcal.io._names import Location, describe, is_numeric, native, stack_
 from detectorcal.io._stack import FrameStack, Reader, Window
 from detectorcal.io._writer import Plan, RawSink, Sink
 
-_SIGNATURE_LENGTH = 8
+_SEAL_LENGTH = 4
+"""Bytes of the Fletcher checksum at the end of a chunk."""
 
 
 def open_stack(location: Location, line: bool) -> FrameStack:
@@ -30,9 +32,14 @@ def open_stack(location: Location, line: bool) -> FrameStack:
     file = _open(location.path)
     try:
         return _find_stack(file, location, line)
-    except BaseException:
+    except BaseException as error:
         file.close()
-        raise
+        if isinstance(error, DetectorcalError | MemoryError) or not isinstance(error, Exception):
+            raise
+        # a damaged file makes the library raise nearly anything
+        raise DamagedFileError(
+            f"`{location}` is damaged ({error}). Copy it again from its source."
+        ) from error
 
 
 def create(path: Path, plan: Plan) -> Sink:
@@ -144,7 +151,9 @@ class _Hdf5Reader:
                 self._dataset.read_direct(out[0], window)
             else:
                 self._dataset.read_direct(out, (slice(start, stop), *window))
-        except (OSError, RuntimeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # every filter has errors of its own
             raise DamagedFileError(
                 f"`{self._name}` is damaged in frames {start} to {stop - 1} ({error})."
             ) from error
@@ -222,6 +231,7 @@ def _reader(dataset: Any, path: Path, line: bool, file: Any) -> Reader:
     native(dataset.dtype, name)
     shape = stack_shape(dataset.shape or (), line, name)
     _check_filters(dataset, name)
+    _check_seals(dataset, name)
     _check_sources(dataset, path, name)
     return _Hdf5Reader(dataset, shape, name, file)
 
@@ -243,6 +253,20 @@ def _check_filters(dataset: Any, name: str) -> None:
         raise MissingDependencyError(
             f"`{name}` is compressed with HDF5 filter {codes[0]}, which needs hdf5plugin: "
             f'pip install "detectorcal[codecs]"'
+        )
+
+
+def _check_seals(dataset: Any, name: str) -> None:
+    """Refuse chunks too short for their checksum: libhdf5 (2.0.0) reads what lies before them and crashes.
+
+    All of them, since in a damaged index the library's searches do not find the same chunk.
+    """
+    if not dataset.fletcher32:
+        return
+    short = dataset.id.chunk_iter(lambda chunk: chunk.size if chunk.size < _SEAL_LENGTH else None)
+    if short is not None:
+        raise DamagedFileError(
+            f"`{name}` is damaged: a chunk of it has {short} bytes, its checksum included."
         )
 
 

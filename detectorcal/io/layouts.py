@@ -158,24 +158,22 @@ def _search(group: Any, depth: int) -> Any:
 
 
 def _nxtomo(entry: Any, location: Location) -> Tomography:
-    data = _frames(entry)
-    key = np.asarray(_image_key(entry)[()]).ravel()
-    if len(key) != data.shape[0]:
+    data, image_key = _frames(entry), _image_key(entry)
+    if image_key.size != data.shape[0] or not is_numeric(image_key.dtype):
         raise FileFormatError(
-            f"`{location}:{entry.name}` has {data.shape[0]} frames, but an image_key of {len(key)}. "
+            f"`{location}:{entry.name}` has {data.shape[0]} frames, but an image_key of shape {image_key.shape}. "
             f"Open the frames by name, as in `{location.path.name}:{data.name}`."
         )
+    key = np.asarray(image_key[()]).ravel()
     frames = {kind: np.flatnonzero(key == kind) for kind in (_PROJECTION, _FLAT, _DARK)}
     if not frames[_PROJECTION].size:
         raise FileFormatError(
             f"`{location}:{entry.name}` has no projection (image_key 0) but {frames[_FLAT].size} flats and "
             f"{frames[_DARK].size} darks. Open all frames by name, as in `{location.path.name}:{data.name}`."
         )
-    angles = _angles(entry, _ANGLE_PLACES)
+    angles = _angles(entry, _ANGLE_PLACES, {len(key), frames[_PROJECTION].size})
     if angles is not None and len(angles) == len(key):
         angles = angles[frames[_PROJECTION]]
-    if angles is not None and len(angles) != frames[_PROJECTION].size:
-        angles = None
     return Tomography("nxtomo", data, frames[_PROJECTION], data, frames[_FLAT], data, frames[_DARK], angles)
 
 
@@ -187,17 +185,15 @@ def _dxchange(group: Any) -> Tomography | None:
     if not _is_dataset(data) or len(data.shape) != 3:
         return None
     flats, darks = (part if _is_dataset(part) else None for part in (flats, darks))
-    angles = _angles(exchange, ("theta",))
-    if angles is not None and len(angles) != data.shape[0]:
-        angles = None
+    angles = _angles(exchange, ("theta",), {data.shape[0]})
     return Tomography("dxchange", data, None, flats, None, darks, None, angles)
 
 
-def _angles(group: Any, places: tuple[str, ...]) -> Float64 | None:
-    """Return angles in degrees, whatever their unit."""
+def _angles(group: Any, places: tuple[str, ...], numbers: set[int]) -> Float64 | None:
+    """Return angles in degrees, whatever their unit, where there are as many as expected."""
     for place in places:
         node = _get(group, place)
-        if _is_dataset(node) and len(node.shape) == 1 and is_numeric(node.dtype):
+        if _is_dataset(node) and is_numeric(node.dtype) and node.shape in {(n,) for n in numbers}:
             unit = node.attrs.get("units", "")
             values = np.asarray(node[()], np.float64)
             in_radians = (unit.decode() if isinstance(unit, bytes) else str(unit)).lower().startswith("rad")

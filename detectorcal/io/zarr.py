@@ -1,5 +1,6 @@
 """Zarr stores of formats 2 and 3 on disk. A chunk that was never written reads as the fill value."""
 
+import math
 import shutil
 import warnings
 from contextlib import suppress
@@ -18,6 +19,9 @@ from detectorcal.io._writer import Plan
 
 CHUNK_BYTES = 2**20
 """Small frames share a chunk up to this size, so that a store does not become a myriad of files."""
+
+_MOST_CHUNKS = 2**14
+"""Of one frame; so many take zarr about two seconds."""
 
 
 def open_stack(location: Location, line: bool) -> FrameStack:
@@ -129,6 +133,7 @@ class _ZarrReader:
         self.shape = shape
         self.dtype = dtype
         chunks = getattr(array, "shards", None) or array.chunks
+        _refuse_crumbs(shape[1:], array.chunks[1 - len(shape) :], name)
         self.step = chunks[0] if array.ndim == len(shape) else 1
         self._array = array
         self._name = name
@@ -139,6 +144,8 @@ class _ZarrReader:
                 out[0] = self._array[window]
             else:
                 out[...] = self._array[(slice(start, stop), *window)]
+        except MemoryError:
+            raise
         except Exception as error:  # every codec has errors of its own
             raise DamagedFileError(
                 f"`{self._name}` has a damaged chunk in frames {start} to {stop - 1} ({error!r})."
@@ -146,6 +153,16 @@ class _ZarrReader:
 
     def close(self) -> None:
         self._array = None
+
+
+def _refuse_crumbs(frame: Shape, chunk: Shape, name: str) -> None:
+    """Raise if a frame is in so many chunks that reading one takes many seconds: the metadata must be wrong."""
+    n_chunks = math.prod(-(-size // step) for size, step in zip(frame, chunk, strict=True))
+    if n_chunks > _MOST_CHUNKS:
+        raise FileFormatError(
+            f"`{name}` has frames of shape {frame} in {n_chunks} chunks of {chunk} each; up to {_MOST_CHUNKS} "
+            "are read. Store it in larger chunks; if it should not be so large, it is damaged."
+        )
 
 
 def _open(folder: Path, location: Location) -> Any:
