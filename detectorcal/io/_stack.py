@@ -234,7 +234,7 @@ class FrameStack:
         except MemoryError as error:
             raise TooLargeError(
                 f"what was asked of `{self.path}`, frames of shape {self.shape[1:]} and {self.dtype}, does "
-                f"not fit into memory ({error}). Read fewer at a time; if it cannot be so large, it is damaged."
+                f"not fit into memory ({error}). Read less at once; if it cannot be so large, it is damaged."
             ) from error
         result: NDArray[Any] = out[(slice(None) if chosen.ndim else 0, *(cut[1] for cut in cuts))]
         return result

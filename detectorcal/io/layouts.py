@@ -161,8 +161,8 @@ def _nxtomo(entry: Any, location: Location) -> Tomography:
     data, image_key = _frames(entry), _image_key(entry)
     if image_key.size != data.shape[0] or not is_numeric(image_key.dtype):
         raise FileFormatError(
-            f"`{location}:{entry.name}` has {data.shape[0]} frames, but an image_key of shape {image_key.shape}. "
-            f"Open the frames by name, as in `{location.path.name}:{data.name}`."
+            f"`{location}:{entry.name}` has {data.shape[0]} frames, but an image_key of shape "
+            f"{image_key.shape}. Open the frames by name, as in `{location.path.name}:{data.name}`."
         )
     key = np.asarray(image_key[()]).ravel()
     frames = {kind: np.flatnonzero(key == kind) for kind in (_PROJECTION, _FLAT, _DARK)}

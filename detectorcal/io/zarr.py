@@ -133,7 +133,7 @@ class _ZarrReader:
         self.shape = shape
         self.dtype = dtype
         chunks = getattr(array, "shards", None) or array.chunks
-        _refuse_crumbs(shape[1:], array.chunks[1 - len(shape) :], name)
+        _refuse_crumbs(array.chunks, shape[1:], name)
         self.step = chunks[0] if array.ndim == len(shape) else 1
         self._array = array
         self._name = name
@@ -155,13 +155,15 @@ class _ZarrReader:
         self._array = None
 
 
-def _refuse_crumbs(frame: Shape, chunk: Shape, name: str) -> None:
-    """Raise if a frame is in so many chunks that reading one takes many seconds: the metadata must be wrong."""
-    n_chunks = math.prod(-(-size // step) for size, step in zip(frame, chunk, strict=True))
+def _refuse_crumbs(chunks: Shape, frame: Shape, name: str) -> None:
+    """Raise if a frame is in so many chunks that reading one takes many seconds."""
+    if min(chunks) < 1:
+        raise DamagedFileError(f"`{name}` has damaged zarr metadata: its chunks are {chunks}.")
+    n_chunks = math.prod(-(-size // step) for size, step in zip(frame, chunks[-len(frame) :], strict=True))
     if n_chunks > _MOST_CHUNKS:
         raise FileFormatError(
-            f"`{name}` has frames of shape {frame} in {n_chunks} chunks of {chunk} each; up to {_MOST_CHUNKS} "
-            "are read. Store it in larger chunks; if it should not be so large, it is damaged."
+            f"`{name}` has frames of shape {frame} in {n_chunks} chunks of {chunks}; up to {_MOST_CHUNKS} are "
+            "read. Store it in larger chunks; if it should not be so large, it is damaged."
         )
 
 

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             done = []
             for case in fuzz(samples, options.seed, range(options.start, options.start + n_cases)):
                 done.append(case)
-                if case.failed:
+                if case.failed or case.outcome == "native":
                     _report(case)
                     _keep(options.keep, samples, options.seed, case)
             _print_table(done, time.monotonic() - started)
@@ -60,7 +60,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _report(case: Case) -> None:
-    print(f"FAILED {case.kind} {case.number} {case.sample} {case.damage}: {case.outcome}, "
+    print(f"{'FAILED' if case.failed else 'NATIVE'} {case.kind} {case.number} {case.sample} {case.damage}: {case.outcome}, "
           f"grown by {case.grown} bytes\n{case.detail[-_SHOWN:]}\n", flush=True)  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The checksum of HDF5's structures: Bob Jenkins' lookup3 (public domain), as its format specification names it."""
+"""Bob Jenkins' lookup3 (public domain): the checksum of HDF5's structures, as its specification has it."""
 
 from __future__ import annotations
 
