@@ -36,10 +36,19 @@ def open_stack(location: Location, line: bool) -> FrameStack:
         file.close()
         if isinstance(error, DetectorcalError | MemoryError) or not isinstance(error, Exception):
             raise
-        # a damaged file makes the library raise nearly anything
-        raise DamagedFileError(
-            f"`{location}` is damaged ({error}). Copy it again from its source."
-        ) from error
+        raise _damaged(location, error) from error
+
+
+def read_attributes(location: Location) -> dict[str, Any]:
+    """Read the attributes of a dataset."""
+    file = _open(location.path)
+    try:
+        attributes = file[location.inside].attrs
+        return {name: layouts.attribute_value(attributes[name]) for name in attributes}
+    except Exception as error:  # a damaged file makes the library raise nearly anything
+        raise _damaged(location, error) from error
+    finally:
+        file.close()
 
 
 def create(path: Path, plan: Plan) -> Sink:
@@ -176,9 +185,12 @@ def _open(path: Path) -> Any:
     except (PermissionError, BlockingIOError):
         raise
     except (OSError, RuntimeError) as error:
-        raise DamagedFileError(
-            f"`{path}` is truncated or corrupted ({error}). Copy it again from its source."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(name: object, error: Exception) -> DamagedFileError:
+    """Give our error for any of the many that the library raises about a damaged file."""
+    return DamagedFileError(f"`{name}` is truncated or corrupted ({error}). Copy it again from its source.")
 
 
 def _find_stack(file: Any, location: Location, line: bool) -> FrameStack:

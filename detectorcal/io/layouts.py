@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,17 @@ def children(group: Any) -> Iterator[Any]:
 def attribute(value: Any) -> Any:
     """Return a JSON value as HDF5 can keep it."""
     return value if isinstance(value, str | int | float) else json.dumps(value)
+
+
+def attribute_value(kept: Any) -> Any:
+    """Return the JSON value that was kept, or as it is what is no JSON."""
+    if isinstance(kept, np.generic | np.ndarray):
+        return kept.tolist()
+    text = kept.decode(errors="replace") if isinstance(kept, bytes) else kept
+    if isinstance(text, str) and text[:1] in ("{", "["):
+        with suppress(ValueError):
+            return json.loads(text)
+    return text
 
 
 def write_nxtomo(file: Any, plan: Plan) -> None:

@@ -1,6 +1,7 @@
 """TIFF: multi-page, BigTIFF, OME, ImageJ, tiled; and folders of single-frame files."""
 
 import glob
+import json
 import logging
 import math
 import os
@@ -53,6 +54,21 @@ def open_stack(location: Location, line: bool) -> FrameStack:
             f"`{path}` is a series of area frames; line=True needs one file of shape (n, width)."
         )
     return FrameStack(_Series(list_files(path)), str(path))
+
+
+def read_attributes(location: Location) -> dict[str, Any]:
+    """Read the JSON object in the first page's ImageDescription."""
+    import tifffile
+
+    with _listening():
+        try:
+            with tifffile.TiffFile(location.path) as tif:
+                found = json.loads(tif.pages[0].description)
+        except ValueError:  # another program's text
+            found = None
+        except Exception as error:
+            raise _damaged(location.path, str(error)) from error
+    return {key: found[key] for key in found if key not in _RESERVED} if isinstance(found, dict) else {}
 
 
 def create(path: Path, plan: Plan) -> Sink:

@@ -42,6 +42,11 @@ def open_stack(location: Location, line: bool) -> FrameStack:
     return FrameStack(reader, str(Location(location.path, inside, "zarr")))
 
 
+def read_attributes(location: Location) -> dict[str, Any]:
+    """Read the attributes of an array."""
+    return dict(_open(location.path / location.inside, location).attrs)
+
+
 def create(path: Path, plan: Plan) -> "ZarrSink":
     """Create an array of format 3 at the root of a store."""
     import zarr
@@ -162,8 +167,8 @@ def _refuse_crumbs(chunks: Shape, frame: Shape, name: str) -> None:
     n_chunks = math.prod(-(-size // step) for size, step in zip(frame, chunks[-len(frame) :], strict=True))
     if n_chunks > _MOST_CHUNKS:
         raise FileFormatError(
-            f"`{name}` has frames of shape {frame} in {n_chunks} chunks of {chunks}; up to {_MOST_CHUNKS} are "
-            "read. Store it in larger chunks; if it should not be so large, it is damaged."
+            f"`{name}` has frames of shape {frame} in {n_chunks} chunks of {chunks}, more than "
+            f"the {_MOST_CHUNKS} that are read. Store it in larger chunks, or from a sound copy."
         )
 
 

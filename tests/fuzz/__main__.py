@@ -60,7 +60,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _report(case: Case) -> None:
-    print(f"{'FAILED' if case.failed else 'NATIVE'} {case.kind} {case.number} {case.sample} {case.damage}: {case.outcome}, "
+    verdict = "FAILED" if case.failed else "NATIVE"
+    print(f"{verdict} {case.kind} {case.number} {case.sample} {case.damage}: {case.outcome}, "
           f"grown by {case.grown} bytes\n{case.detail[-_SHOWN:]}\n", flush=True)  # fmt: skip
 
 
