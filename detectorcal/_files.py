@@ -24,6 +24,8 @@ from detectorcal._errors import (
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_HERE, _RENAME_EXCHANGE = -100, 2
+"""AT_FDCWD and the flag, from Linux's fcntl.h and fs.h."""
 _STEM_LENGTH = 40
 """Characters of the final name kept in the temporary one, which must fit the file system's 255 bytes."""
 
@@ -149,8 +151,8 @@ def atomic_folder(path: _typing.Path, *, overwrite: bool) -> Iterator[Path]:
     Yields
     ------
     pathlib.Path
-        An empty folder beside the final one. When the block ends it is synced, the old store is moved
-        aside, the new one takes its place and the old one is removed. When the block raises it is removed.
+        An empty folder beside the final one. When the block ends it is synced and changes places with the
+        old store, which is then removed. When the block raises it is removed itself.
 
     Raises
     ------
@@ -178,13 +180,21 @@ def atomic_folder(path: _typing.Path, *, overwrite: bool) -> Iterator[Path]:
         with writing(path, only_full=True):
             yield temporary
         with writing(path):
-            put_in_place(temporary, path, overwrite=overwrite)
+            sync_tree(temporary)
+            check_target(path, folder=True, overwrite=overwrite)
+            if target.exists() and _exchange(temporary, target):
+                sync_folder(target.parent)
+            else:
+                _swap_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def put_in_place(temporary: Path, path: _typing.Path, *, overwrite: bool) -> None:
-    """Sync a whole output, a file or a zarr store, and give it its final name."""
+    """Sync a whole output, a file or a zarr store, and give it its final name.
+
+    The temporary name never comes to hold the old output: it may be one that a later run goes on with.
+    """
     target = Path(path).resolve()
     if temporary.is_dir():
         sync_tree(temporary)
@@ -234,9 +244,31 @@ def recover_folder(path: _typing.Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Give what stays the same until another file or folder is put in the place; None if there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
+
+
 def is_zarr_store(path: Path) -> bool:
     """Tell whether a folder is the root of a zarr array or group, of either format."""
     return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change names in one step, so that there is one under each at any moment.
+
+    Linux can (renameat2 with RENAME_EXCHANGE), on most file systems; tell whether it was done.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return bool(call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def _swap_folder(new: Path, target: Path) -> None:

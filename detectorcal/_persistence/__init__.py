@@ -7,7 +7,7 @@ followed to another file: a stranger's file is safe to open.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from detectorcal._errors import (
     InputError,
     MissingFileError,
 )
-from detectorcal._files import atomic_file, atomic_folder, reading
+from detectorcal._files import atomic_file, atomic_folder, identity_of, reading, recover_folder
 
 from . import hdf5, tiff, zarr
 from .header import (
@@ -37,6 +37,10 @@ from .header import (
 )
 
 __all__ = ["PROTOCOL", "read_calibration", "read_checksum", "write_calibration"]
+
+
+_TRIES = 10
+"""A file is read at most so often, if it is replaced every time."""
 
 
 class _Format(NamedTuple):
@@ -130,8 +134,7 @@ def read_calibration(path: _typing.Path) -> tuple[dict[str, Any], Arrays]:
     path = Path(path)
     kind = _format_of(path)
     with reading(path):
-        _check_kind(path, kind)
-        header, arrays = _read(path, kind)
+        header, arrays = _read_settled(path, kind)
     return {key: header[key] for key in header if key not in OWN_KEYS - {"protocol"}}, arrays
 
 
@@ -146,6 +149,20 @@ def read_checksum(path: _typing.Path) -> str:
         _check_kind(path, kind)
         with _telling_damage(path), kind.open(path) as (raw, _):
             return str(checked_header(f"{path} is {kind.name}", raw)["sha256"])
+
+
+def _read_settled(path: Path, kind: _Format) -> tuple[dict[str, Any], Arrays]:
+    """Read anew what was replaced meanwhile: a folder is read by names, and old and new may mix."""
+    for _ in range(_TRIES - 1):
+        before = identity_of(path)
+        try:
+            _check_kind(path, kind)
+            return _read(path, kind)
+        except (MissingFileError, FileFormatError, DamagedFileError):
+            if identity_of(path) == before:
+                raise
+    _check_kind(path, kind)
+    return _read(path, kind)
 
 
 def _read(path: Path, kind: _Format) -> tuple[dict[str, Any], Arrays]:
@@ -190,6 +207,9 @@ def _format_of(path: Path) -> _Format:
 
 
 def _check_kind(path: Path, kind: _Format) -> None:
+    if kind.is_folder and not path.exists():
+        with suppress(OSError):
+            recover_folder(path)
     if not path.exists():
         raise MissingFileError(f"There is no calibration file {path}.")
     if path.is_dir() != kind.is_folder:

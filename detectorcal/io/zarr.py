@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectorcal._errors import DamagedFileError, FileFormatError, InputError, MissingFileError
-from detectorcal._files import is_zarr_store, recover_folder, sync_folder, sync_tree
+from detectorcal._files import identity_of, is_zarr_store, recover_folder, sync_folder, sync_tree
 from detectorcal._typing import Shape
 from detectorcal.io._names import Location, is_numeric, native, stack_shape
 from detectorcal.io._stack import FrameStack, Window
@@ -36,9 +36,10 @@ def open_stack(location: Location, line: bool) -> FrameStack:
             f"`{location}` should be a zarr array or group, but has no zarr metadata "
             f"(zarr.json, .zarray or .zgroup). {_listed(location.path)}"
         )
+    opened = identity_of(location.path)
     array, inside = _find(location, _open(folder, location), line)
     shape = stack_shape(array.shape, line, location)
-    reader = _ZarrReader(array, shape, native(_dtype(array), location), str(location))
+    reader = _ZarrReader(array, shape, native(_dtype(array), location), location, opened)
     return FrameStack(reader, str(Location(location.path, inside, "zarr")))
 
 
@@ -134,7 +135,15 @@ class ZarrSink:
 
 
 class _ZarrReader:
-    def __init__(self, array: Any, shape: Shape, dtype: np.dtype[Any], name: str) -> None:
+    def __init__(
+        self,
+        array: Any,
+        shape: Shape,
+        dtype: np.dtype[Any],
+        location: Location,
+        opened: tuple[int, int] | None,
+    ) -> None:
+        name = str(location)
         self.shape = shape
         self.dtype = dtype
         chunks = getattr(array, "shards", None) or array.chunks
@@ -142,6 +151,8 @@ class _ZarrReader:
         self.step = chunks[0] if array.ndim == len(shape) else 1
         self._array = array
         self._name = name
+        self._folder = location.path.absolute()
+        self._opened = opened
 
     def fill(self, out: NDArray[Any], start: int, stop: int, window: Window) -> None:
         try:
@@ -152,9 +163,17 @@ class _ZarrReader:
         except MemoryError:
             raise
         except Exception as error:  # every codec has errors of its own
+            self._refuse_another()
             raise DamagedFileError(
                 f"`{self._name}` has a damaged chunk in frames {start} to {stop - 1} ({error!r})."
             ) from error
+
+        self._refuse_another()
+
+    def _refuse_another(self) -> None:
+        """Raise if a writer has put another store in the place: chunks are found by their names."""
+        if identity_of(self._folder) != self._opened:
+            raise DamagedFileError(f"`{self._name}` has been replaced since it was opened. Open it again.")
 
     def close(self) -> None:
         self._array = None
