@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -10,6 +11,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from detectorcal import _typing
 from detectorcal._errors import (
@@ -308,6 +313,14 @@ def _beside(target: Path) -> Path:
 
 def _aside(target: Path) -> Path:
     return target.with_name(f".{target.name}.replaced")
+
+
+def write_at(file: io.FileIO, offset: int, values: NDArray[Any]) -> None:
+    """Write an array's bytes, all of them: a plain write may take only some."""
+    file.seek(offset)
+    rest = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    while len(rest):
+        rest = rest[file.write(rest) :]
 
 
 def sync(path: Path) -> None:

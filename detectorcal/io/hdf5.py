@@ -17,6 +17,7 @@ from detectorcal._errors import (
     MissingFileError,
 )
 from detectorcal._files import reserve, sync
+from detectorcal._hdf5 import Image, create_unwritten
 from detectorcal._typing import Shape
 from detectorcal.io import layouts
 from detectorcal.io._names import Location, describe, is_numeric, native, stack_shape
@@ -56,7 +57,8 @@ def create(path: Path, plan: Plan) -> Sink:
     import h5py
 
     name = _dataset_name(plan)
-    file = h5py.File(path, "w")
+    image = Image()
+    file = h5py.File(path if plan.chunks else image, "w")
     try:
         dataset = _lay_out(file, name, plan)
     except BaseException as error:
@@ -68,10 +70,9 @@ def create(path: Path, plan: Plan) -> Sink:
         raise
     if plan.chunks:
         return _ChunkSink(file, dataset)
-    # Contiguous frames are written past the HDF5 library: a file whose disk fills up cannot be closed
-    # by it, and takes the interpreter down at exit.
     offset = dataset.id.get_offset()
     file.close()
+    image.write_to(path)
     return RawSink(path, offset, plan)
 
 
@@ -118,14 +119,9 @@ def _lay_out(file: Any, name: str, plan: Plan) -> Any:
 
 
 def _create_dataset(file: Any, name: str, plan: Plan) -> Any:
-    import h5py
-
     if plan.chunks:
         return file.create_dataset(name, plan.shape, plan.dtype, chunks=plan.chunks)
-    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    return file.create_dataset(name, plan.shape, plan.dtype, dcpl=early)
+    return create_unwritten(file, name, plan.shape, plan.dtype)
 
 
 class _ChunkSink:
