@@ -224,7 +224,7 @@ _REPLACEMENTS: list[Callable[[h5py.File, str, Any, Any], object]] = [
 
 
 def _in_hdf5(content: bytes, change: Callable[[h5py.File], None]) -> bytes:
-    with h5py.File.in_memory(content) as file:
+    with h5py.File(h5py.h5f.open_file_image(content, flags=0)) as file:  # 0: which may be written
         change(file)
         file.flush()
         return bytes(file.id.get_file_image())

@@ -138,7 +138,7 @@ def _zarr(zarr_format: int, **options: Any) -> Callable[[Path, np.ndarray], None
 
 def _zarr_group(path: Path, frames: np.ndarray) -> None:
     group = zarr.create_group(str(path))
-    group.create_array("scan", data=frames, chunks=(4, 16, 20))
+    group.create_array("scan", shape=frames.shape, dtype=frames.dtype, chunks=(4, 16, 20))[...] = frames
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # format 3 does not specify it yet, but others write it
         zarr.consolidate_metadata(str(path))
