@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 
 import detectorcal
@@ -61,6 +63,8 @@ def test_the_readme_s_python_runs(tmp_path, monkeypatch):
 def test_lowest_versions_are_those_of_pyproject():
     """The versions that the suite is run on are the bounds of every dependency: none is passed over."""
     root = Path(__file__).parents[1]
+    if not (root / ".ci").is_dir():
+        pytest.skip("a source distribution has no .ci")
     run = [sys.executable, str(root / ".ci" / "lowest.py")]
     lines = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
