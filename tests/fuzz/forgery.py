@@ -223,8 +223,12 @@ _REPLACEMENTS: list[Callable[[h5py.File, str, Any, Any], object]] = [
 ]
 
 
+_WRITABLE = 1
+"""H5LT_FILE_IMAGE_OPEN_RW of the high-level library."""
+
+
 def _in_hdf5(content: bytes, change: Callable[[h5py.File], None]) -> bytes:
-    with h5py.File(h5py.h5f.open_file_image(content, flags=0)) as file:  # 0: which may be written
+    with h5py.File(h5py.h5f.open_file_image(content, flags=_WRITABLE)) as file:
         change(file)
         file.flush()
         return bytes(file.id.get_file_image())
