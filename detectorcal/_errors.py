@@ -10,7 +10,17 @@ from typing import Any
 
 
 class DetectorcalError(Exception):
-    """Anything that detectorcal refuses to do, with the reason and the cure in its text."""
+    """Anything that detectorcal refuses to do, with the reason and the cure in its text.
+
+    Examples
+    --------
+    >>> from detectorcal import DetectorCalibrator, DetectorcalError
+    >>> try:
+    ...     DetectorCalibrator(sigma=-1).fit([[1.0, 2.0], [2.0, 4.0]])
+    ... except DetectorcalError as error:
+    ...     print(error, isinstance(error, ValueError))
+    `sigma` must be a finite number above 0, got -1. True
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         # OSError's own forgets `errno` where it was set later
@@ -77,7 +87,18 @@ class MissingDependencyError(DetectorcalError, ImportError):
 
 
 class DetectorcalWarning(UserWarning):
-    """Something the user should know about the numbers that came out."""
+    """Something the user should know about the numbers that came out.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from detectorcal import DetectorCalibrator, DetectorcalWarning
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always", DetectorcalWarning)
+    ...     cal = DetectorCalibrator(sigma=1).fit([[1.0, 0.0, 1.0], [2.0, 0.0, 2.0]])
+    >>> print(caught[0].message)
+    1 of 3 pixels could not be calibrated (1 dead); they keep coefficient 1 and are marked in `defects_`.
+    """
 
 
 def warn(message: str) -> None:

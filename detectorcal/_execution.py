@@ -39,17 +39,20 @@ from detectorcal._streaming import (
 )
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.kernels.accumulation import Accumulation, Condensed, join
-from detectorcal.kernels.correction import correct
+from detectorcal.kernels.correction import Maps, correct
 from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, add_sums, empty_sums
+from detectorcal.kernels.pairs import noise_scale
 
 __all__ = [
     "as_frames",
     "copy_frames",
     "correct_frames",
+    "first_frames",
     "mean_frame",
     "merge_lazily",
     "row_blocks",
     "sum_frames",
+    "temporal_noise",
     "whole_frames",
 ]
 
@@ -189,8 +192,7 @@ def _add_batch(
 
 def correct_frames(
     frames: Stack,
-    dark: Float64,
-    scale: Float64,
+    maps: Maps,
     *,
     dtype: np.dtype,
     reject: float | None,
@@ -199,15 +201,15 @@ def correct_frames(
     batch_size: int | str | None,
     device: str | None,
 ) -> Any:
-    """Correct a stack, ``(frames - dark) * scale``.
+    """Correct a stack.
 
     Parameters
     ----------
     frames : stack of shape (n_frames, *detector_shape)
         Raw frames, DN. NumPy and other sliceable stacks are read a batch at a time; a Dask array gives a
         lazy Dask array, an array of another library stays in that library.
-    dark, scale : float64 arrays of shape detector_shape
-        The maps of the correction.
+    maps : Maps of arrays of shape detector_shape
+        The maps of the correction, in the dtype of the result.
     dtype : dtype
         Floating precision of the result.
     reject : float or None
@@ -222,26 +224,25 @@ def correct_frames(
     array of the shape of ``frames``
         ``out`` if that was given.
     """
-    dark, scale = dark.astype(dtype), scale.astype(dtype)
     if is_dask(frames):
-        return _correct_lazily(frames, dark, scale, dtype, reject, device)
+        return _correct_lazily(frames, maps, dtype, reject, device)
     if is_eager(frames) and not is_numpy(frames):
-        return correct(frames, put_like(dark, frames), put_like(scale, frames), reject, out)
+        return correct(frames, maps.each(lambda m: put_like(m, frames)), reject, out)
     out = _new_result(frames.shape, dtype) if out is None else out
     place = device_named(device)
     if is_resident(frames) and batch_size is None and device is None:
         batch_size = frames.shape[0]  # in memory, and nothing of the size of a batch is made
-    maps: tuple[Array, Array] | None = None
+    placed: Maps | None = None
     with Threads(n_jobs) as threads, WriteBehind(out, place) as writer:
         for batch, raw in read_ahead(frames, batch_size, place):
-            maps = maps or (put_like(dark, raw), put_like(scale, raw))
+            placed = placed or maps.each(partial(put_like, like=raw))
             on_host, in_place = is_numpy(raw), isinstance(out, np.ndarray) and out.dtype == dtype
             if not on_host:
-                corrected = correct(raw, *maps, reject, None)
+                corrected = correct(raw, placed, reject, None)
                 place.finish()
             else:
                 corrected = out[batch] if in_place else np.empty(raw.shape, dtype)
-                _correct_batch(raw, *maps, reject, corrected, threads)
+                _correct_batch(raw, placed, reject, corrected, threads)
             if not (on_host and in_place):
                 writer.write(batch, corrected)
     return out
@@ -257,37 +258,37 @@ def _new_result(shape: Shape, dtype: np.dtype) -> np.ndarray:
         ) from error
 
 
-def _correct_batch(raw: Any, dark: Any, scale: Any, reject: float | None, out: Any, threads: Threads) -> None:
+def _correct_batch(raw: Any, maps: Maps, reject: float | None, out: Any, threads: Threads) -> None:
     """Correct in pieces that stay in cache: runs of frames, rows of them unless all are needed."""
     if reject is None:
-        n_frames = RUN_LENGTH * max(1, BLOCK_PIXELS // math.prod(raw.shape[1:]))
-        blocks = row_blocks(raw)
+        # a curve has a root beside the result, and both should stay near the core
+        n_pixels = BLOCK_PIXELS if maps.scale is not None else BLOCK_PIXELS // 2
+        n_frames = RUN_LENGTH * max(1, n_pixels // math.prod(raw.shape[1:]))
+        blocks = row_blocks(raw, n_pixels=n_pixels)
     else:
         n_frames, blocks = _frames_per_part(raw), [slice(None)]
 
     def correct_piece(piece: tuple[slice, slice]) -> None:
         part, rows = piece
-        correct(raw[part, rows], dark[rows], scale[rows], reject, out[part, rows])
+        correct(raw[part, rows], maps.each(lambda m: m[rows]), reject, out[part, rows])
 
-    # rows outside: their part of the two maps stays in cache over the frames
+    # rows outside: their part of the maps stays in cache over the frames
     threads.map(correct_piece, [(part, rows) for rows in blocks for part in cut(len(raw), n_frames)])
 
 
-def _correct_lazily(
-    frames: Any, dark: Any, scale: Any, dtype: Any, reject: float | None, device: str | None
-) -> Any:
+def _correct_lazily(frames: Any, maps: Maps, dtype: Any, reject: float | None, device: str | None) -> Any:
     work = partial(_correct_chunk, reject=reject, device=device)
     empty = np.empty((0,) * frames.ndim, dtype)
-    return whole_frames(frames).map_blocks(work, dark, scale, dtype=dtype, meta=empty)
+    # arrays of their own, which Dask puts into the graph once and not into every task
+    return whole_frames(frames).map_blocks(work, *maps, dtype=dtype, meta=empty)
 
 
-def _correct_chunk(
-    frames: Array, dark: Array, scale: Array, *, reject: float | None, device: str | None
-) -> Array:
+def _correct_chunk(frames: Array, *maps: Array | None, reject: float | None, device: str | None) -> Array:
     """Correct one chunk of a Dask array where it is."""
     place = device_named(device)
     frames = place.put(frames)
-    corrected = correct(frames, put_like(dark, frames), put_like(scale, frames), reject, None)
+    placed = Maps(*maps).each(partial(put_like, like=frames))
+    corrected = correct(frames, placed, reject, None)
     place.finish()
     return place.get(corrected)
 
@@ -343,6 +344,12 @@ class _Framed:
         return frames.reshape(len(frames), *self.shape[1:])
 
 
+def first_frames(stack: Stack, n_frames: int) -> Any:
+    """Give the first frames of a stack: read, unless they are a Dask array's."""
+    some = slice(0, min(n_frames, stack.shape[0]))
+    return stack[some] if is_dask(stack) else read(stack, some)
+
+
 def mean_frame(stack: Stack, *, batch_size: int | str | None) -> Float64:
     """Mean over the frames of a stack, float64 in host memory; reads a batch at a time."""
     if stack.shape[0] == 1:
@@ -354,18 +361,35 @@ def mean_frame(stack: Stack, *, batch_size: int | str | None) -> Float64:
     return total / stack.shape[0]
 
 
+def temporal_noise(stack: Stack, *, batch_size: int | str | None) -> float:
+    """Give the standard deviation from frame to frame of a usual pixel, from two frames at least.
+
+    Of each pixel it is the unbiased variance, of the pixels the median, lest noisy ones count.
+    """
+    first = to_host(read(stack, slice(0, 1)))[0].astype(np.float64)
+    total, squares = np.zeros_like(first), np.zeros_like(first)
+    for batch in batches(stack, batch_size):
+        for frame in to_host(read(stack, batch)):
+            difference = frame - first
+            total += difference
+            squares += difference**2
+    n = stack.shape[0]
+    scatter = (squares - total**2 / n).ravel()
+    return float(np.sqrt(noise_scale(scatter, np.full(scatter.size, n - 1))))
+
+
 def _frames_per_part(frames: Array) -> int:
     """Frames worked on at once: a divisor of a run, fixed by the detector and the kind of array alone."""
     wanted = _block_pixels(frames) // max(1, math.prod(frames.shape[1:]))
     return max(divisor for divisor in (1, 2, 4, 8) if divisor <= max(wanted, 1))
 
 
-def row_blocks(frames: Array, step: int = 1) -> list[slice]:
+def row_blocks(frames: Array, step: int = 1, n_pixels: int | None = None) -> list[slice]:
     """Cut a detector into blocks of whole rows, of which every ``step``-th counts; a line is not cut."""
     height, *width = frames.shape[1:]
     if not width:
         return [slice(0, height)]
-    n_rows = max(1, _block_pixels(frames) // width[0])
+    n_rows = max(1, (n_pixels or _block_pixels(frames)) // width[0])
     return [slice(rows.start, rows.stop, step) for rows in cut(height, n_rows * step)]
 
 

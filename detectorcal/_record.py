@@ -24,6 +24,12 @@ __all__ = ["DESCRIPTIONS", "made_with", "pack", "parameters_of", "provenance", "
 
 ESTIMATOR = "DetectorCalibrator"
 
+COVARIANCE = ("gain_variance", "gain_curvature_covariance", "curvature_variance")
+"""Arrays that are the parts of ``covariance_``, in order."""
+
+OF_CURVES = ("prior_std", "read_noise", "read_noise_level")
+"""What the state of a calibrator with curves holds besides."""
+
 OF_THE_MACHINE = {"device"}
 """Parameters that are not saved: the next machine may not have what they name."""
 
@@ -32,6 +38,10 @@ DESCRIPTIONS = {
     "coef_std": "Standard error of the coefficient; NaN if not known",
     "dark": "Dark that was subtracted, DN",
     "defects": "Sum of bits: 1 dead, 2 hot, 32 unsolved",
+    "curvature": "Change of the gain (1 / coef) with the level, 1/DN, about reference_level",
+    "gain_variance": "Variance of the gain",
+    "gain_curvature_covariance": "Covariance of gain and curvature, 1/DN",
+    "curvature_variance": "Variance of the curvature, 1/DN^2",
     "sums/frames": "Number of frames in which the pixel took part",
 }
 """A line about each array, for those who open the file with other software."""
@@ -80,17 +90,23 @@ def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         The coefficients first: an image viewer shows them.
     """
     names = getattr(calibrator, "feature_names_in_", None)
+    curved = hasattr(calibrator, "curvature_")
     header = {
         "estimator": ESTIMATOR,
         "params": parameters_of(calibrator),
         "state": {
             "n_frames_seen": calibrator.n_frames_seen_,
             "system_gain": None if np.isnan(calibrator.system_gain_) else calibrator.system_gain_,
+            "reference_level": calibrator.reference_level_,
+            **({name: getattr(calibrator, f"{name}_") for name in OF_CURVES} if curved else {}),
             "feature_names": None if names is None else names.tolist(),
         },
         "provenance": calibrator.provenance_,
     }
     arrays = {"coef": calibrator.coef_, "coef_std": calibrator.coef_std_, "defects": calibrator.defects_}
+    if curved:
+        arrays["curvature"] = calibrator.curvature_
+        arrays |= dict(zip(COVARIANCE, calibrator.covariance_, strict=True))
     if calibrator.dark_ is not None:
         arrays["dark"] = calibrator.dark_
     return header, arrays | {f"sums/{name}": values for name, values in calibrator.sums_.items()}
@@ -111,7 +127,7 @@ def unpack(
         What :func:`pack` gave. An older file may lack parameters, which then have their defaults.
     parameters : collection of str
         Names the estimator knows; their values are left for it to check.
-    models : mapping of str to ResponseModel
+    models : mapping of str to response model
         The methods.
 
     Returns
@@ -147,12 +163,34 @@ def unpack(
         "system_gain_": float("nan") if gain is None else gain,
         "n_frames_seen_": _entry(state, "n_frames_seen", int),
         "sums_": {name.removeprefix("sums/"): arrays[name] for name in sums},
+        "reference_level_": _reference_level(state, arrays),
         "provenance_": origin,
         "detector_shape_": coef.shape,
         "n_features_in_": coef.size,
     }
     _expect(attributes["n_frames_seen_"] > 0, f"its `n_frames_seen` is {attributes['n_frames_seen_']}")
+    attributes |= _curves(state, arrays) if models[method].curved else {}
     return _with_tuple(params, coef.shape), attributes | _feature_names(state.get("feature_names"), coef.size)
+
+
+def _reference_level(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> float:
+    """Give the level of the sweep, which the first files did not tell apart from their sums."""
+    level = check_number("reference_level", state.get("reference_level"), at_least=0, optional=True)
+    if level is not None:
+        return level
+    n_values = float(np.sum(arrays["sums/frames"]))
+    return float(np.sum(arrays["sums/expected"])) / n_values if n_values else 0.0
+
+
+def _curves(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Give the attributes that only curves have."""
+    for name in ("curvature", *COVARIANCE):
+        _expect_array(arrays, name, np.float64)
+    _expect(bool(np.isfinite(arrays["curvature"]).all()), "some of its curvatures are not finite")
+    numbers = {name: check_number(name, state.get(name), at_least=0) for name in OF_CURVES}
+    covariance = np.stack([arrays[name] for name in COVARIANCE])
+    attributes = {"curvature_": arrays["curvature"], "covariance_": covariance}
+    return attributes | {f"{name}_": number for name, number in numbers.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from detectorcal._execution import merge_lazily, row_blocks, whole_frames
 from detectorcal._streaming import RUN_LENGTH, Threads, cut, read_ahead
 from detectorcal._typing import Array, Stack
 from detectorcal.kernels.model import Sums
-from detectorcal.kernels.rings import attenuation, join_scans, scan_sums
+from detectorcal.kernels.rings import add_run, attenuation, join_scans
 
 __all__ = ["sum_scan"]
 
@@ -21,8 +21,9 @@ def sum_scan(stack: Stack, dtype: np.dtype, *, n_jobs: int | None, batch_size: i
     """Sum -log(T) over the projections of a scan, and the squares of its steps.
 
     Each run of :data:`~detectorcal._streaming.RUN_LENGTH` projections, counted from the first, is summed in
-    float64 and the runs are added in order: the result is the same to the last bit for every ``n_jobs`` and
-    ``batch_size``. A Dask array is summed chunk by chunk where it is, and agrees but for rounding.
+    its own precision and added to float64 in order: the result is the same to the last bit for every
+    ``n_jobs`` and ``batch_size``. A Dask array is summed chunk by chunk where it is, and agrees but for
+    rounding.
 
     Parameters
     ----------
@@ -42,22 +43,20 @@ def sum_scan(stack: Stack, dtype: np.dtype, *, n_jobs: int | None, batch_size: i
     """
     if is_dask(stack):
         return _sum_lazily(stack, dtype)
-    totals: list[list[dict[str, Array]]] = []
+    totals: list[dict[str, Array]] = []
     with Threads(n_jobs) as threads:
         for _, frames in read_ahead(stack, batch_size, device_named(None)):
             blocks = row_blocks(frames)
-            totals = totals or [[] for _ in blocks]
+            totals = totals or [{} for _ in blocks]
             threads.map(partial(_add_rows, frames, dtype), list(zip(totals, blocks, strict=True)))
-    names = totals[0][0]
-    return {name: np.concatenate([to_host(total[0][name]) for total in totals]) for name in names}
+    return {name: np.concatenate([to_host(total[name]) for total in totals]) for name in totals[0]}
 
 
-def _add_rows(frames: Array, dtype: np.dtype, block: tuple[list[dict[str, Array]], slice]) -> None:
-    """Add some rows of a batch to what was summed of them before, if anything was."""
+def _add_rows(frames: Array, dtype: np.dtype, block: tuple[dict[str, Array], slice]) -> None:
+    """Add some rows of a batch to what was summed of them before."""
     total, rows = block
-    runs = cut(frames.shape[0], RUN_LENGTH)
-    sums = [scan_sums(attenuation(frames[run, rows, ...], dtype)) for run in runs]
-    total[:] = [join_scans(total + sums)]
+    for run in cut(frames.shape[0], RUN_LENGTH):
+        add_run(total, attenuation(frames[run, rows, ...], dtype))
 
 
 def _sum_lazily(stack: Any, dtype: np.dtype) -> Sums:

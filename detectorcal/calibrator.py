@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,24 +12,27 @@ from sklearn.utils.validation import check_is_fitted
 
 from detectorcal import _record
 from detectorcal import _validation as validation
+from detectorcal._defects import DEFECTS
 from detectorcal._errors import FileFormatError, InputError, warn
-from detectorcal._execution import as_frames, mean_frame, sum_frames
+from detectorcal._execution import as_frames, first_frames, mean_frame, sum_frames, temporal_noise
+from detectorcal._flat import tell_flat
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
 from detectorcal.correction import Correction
 from detectorcal.kernels.accumulation import Accumulation
-from detectorcal.kernels.correction import expected_flat, scale_map
+from detectorcal.kernels.correction import Inverse, scale_map
+from detectorcal.kernels.curve import SMALLEST_SPAN, Curved, level_span
 from detectorcal.kernels.line import Croton, Photon
 from detectorcal.kernels.masking import fill_masked
-from detectorcal.kernels.model import ResponseModel, Sums, add_sums
+from detectorcal.kernels.model import Curve, ResponseModel, StraightLine, Sums, add_sums
 from detectorcal.kernels.smoothing import Smoothing, gaussian
 
 __all__ = ["DEFECTS", "METHODS", "DetectorCalibrator"]
 
-METHODS: dict[str, ResponseModel] = {"croton": Croton(), "photon": Photon()}
+METHODS: dict[str, ResponseModel] = {"croton": Croton(), "photon": Photon(), "curved": Curved()}
 
-DEFECTS = {"dead": 1, "hot": 2, "unsolved": 32}
-"""Bit of ``defects_`` for each cause."""
+FRAMES_FOR_GAIN = 16
+"""First frames of a sweep in which the system gain is looked for, where a weight needs it beforehand."""
 
 LARGEST_COEF = 10.0
 """A pixel this many times less (dead) or more (hot) sensitive than its neighbours is not corrected."""
@@ -62,10 +66,11 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     sigma : float, default=50.0
         Standard deviation in pixels of the Gaussian that makes the expected values. Wide enough to
         average the pixels' differences, narrow enough to follow the beam.
-    method : {"croton", "photon"}, default="croton"
+    method : {"croton", "photon", "curved"}, default="croton"
         "croton": least squares of expected on measured, through the origin, as in the paper. "photon":
         the same line with weights for photon noise; no bias at few counts (the paper's estimator reads
-        1.2 % low at 100 electrons a frame).
+        1.2 % low at 100 electrons a frame). "curved": a line that may bend, as far as the sweep shows that
+        pixels do, and that knows its standard error at every level; flats refine it. See Notes.
     mode : str, default="nearest"
         How the Gaussian continues a frame beyond its edge; see :func:`scipy.ndimage.gaussian_filter`.
     cval : float, default=0.0
@@ -80,6 +85,11 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         Pixels further than so many robust standard deviations from the median of the 25 pixels around
         them (cosmic rays, gamma spots, zingers) take no part in that frame's fit; in correction they are
         replaced by that median. About 6 is usual.
+    system_gain : float or None, default=None
+        K, DN per electron, if it is known; None estimates it from the sweep.
+    read_noise : float or None, default=None
+        Standard deviation of a reading without light, DN, for the weights of ``method="curved"``. None takes
+        it from ``dark`` if that is a stack, and neglects it otherwise.
     detector_shape : tuple of int or None, default=None
         ``(height, width)`` lets rows of ``height * width`` pixels be used as frames.
     batch_size : int, str or None, default=None
@@ -104,7 +114,26 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         Sum of bits: 1 dead (nothing measured, or a coefficient above 10), 2 hot (below 1/10), 32 unsolved
         (no frame in which the pixel takes part).
     system_gain_ : float
-        DN per electron, estimated from the residuals; NaN after one frame.
+        K, DN per electron, as given or as estimated from the residuals; NaN after one frame.
+    reference_level_ : float
+        What the sweep's expected values are like, DN above dark; of ``method="curved"`` the level at which
+        ``coef_`` holds.
+    expected_prnu_ : float
+        Fixed pattern that will be left after correction, %: the standard errors, root mean square over the
+        pixels, at the reference level. NaN after one frame.
+    curvature_ : array of shape detector_shape, float64
+        Only of ``method="curved"``, like all below: change of a pixel's gain with the level, 1/DN, beyond
+        what all pixels share, which no smoothing can see.
+    covariance_ : array of shape (3, *detector_shape), float64
+        How well they are known: variance of the gain (1 / ``coef_``), covariance of gain and curvature,
+        variance of the curvature; in powers of 1/DN.
+    prior_std_ : float
+        How much curvatures differ from pixel to pixel, 1/DN, as the pixels themselves tell; 0 where
+        the sweep shows no curvature, and all responses are straight lines.
+    read_noise_ : float
+        Standard deviation of a reading without light, DN, that the weights count with.
+    read_noise_level_ : float
+        Level at which photon noise equals it, DN: frames far below tell little.
     n_frames_seen_ : int
         Number of frames in the sums.
     sums_ : dict of str to array of shape detector_shape, float64
@@ -122,6 +151,12 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
 
     Notes
     -----
+    With ``method="curved"`` a pixel at the expected level `s` reads :math:`s (a + b (s - s_0))`, `a` being
+    1 / ``coef_``, `b` ``curvature_`` and :math:`s_0` ``reference_level_``. `b` is drawn towards 0 as far as
+    the sweep leaves it open, so that it costs nothing where pixels are straight. A flat handed to
+    :meth:`transform` is one more frame of evidence, and shows which pixels have changed since the sweep. See
+    ``docs/curved.md``.
+
     Pixels must respond independently of each other (light that spreads to neighbours breaks this), and
     the spectrum must be that of the sweep. The pattern that is left is about one over the square root of
     the electrons a pixel collected in the whole sweep.
@@ -152,6 +187,12 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     dark_: Float64 | None
     defects_: np.ndarray
     system_gain_: float
+    reference_level_: float
+    curvature_: Float64
+    covariance_: Float64
+    prior_std_: float
+    read_noise_: float
+    read_noise_level_: float
     n_frames_seen_: int
     sums_: Sums
     detector_shape_: Shape
@@ -169,6 +210,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         cutoff: float = 0.0,
         saturation: float | None = None,
         reject: float | None = None,
+        system_gain: float | None = None,
+        read_noise: float | None = None,
         detector_shape: Shape | None = None,
         batch_size: int | str | None = None,
         n_jobs: int | None = None,
@@ -182,6 +225,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         self.cutoff = cutoff
         self.saturation = saturation
         self.reject = reject
+        self.system_gain = system_gain
+        self.read_noise = read_noise
         self.detector_shape = detector_shape
         self.batch_size = batch_size
         self.n_jobs = n_jobs
@@ -245,16 +290,17 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         X, shape = validation.as_sweep(self, X, reset=first)
         dark = validation.dark_of(y, dark, X.shape[0], shape)
         darks, mean_dark = self._checked_dark(dark, X, shape, dark_per_frame)
-        dtype = validation.float_dtype(X.dtype)
-        sums = sum_frames(
-            as_frames(X, shape),
-            darks,
-            Accumulation(METHODS[self.method], smoothing, self.cutoff, self.saturation, self.reject),
-            dtype,
-            n_jobs=self.n_jobs,
-            batch_size=self.batch_size,
-            device=self.device,
-        )
+        frames = as_frames(X, shape)
+        if first and METHODS[self.method].curved:
+            read_noise = self._read_noise_of(None if dark_per_frame else dark, shape)
+            self.read_noise_, self.read_noise_level_ = read_noise, 0.0
+            if read_noise:
+                few = [
+                    first_frames(s, FRAMES_FOR_GAIN) for s in (frames, *([darks] if dark_per_frame else []))
+                ]
+                gain = self._first_gain(few[0], few[-1] if dark_per_frame else darks, read_noise, smoothing)
+                self.read_noise_level_ = read_noise**2 / gain if gain > 0 else 0.0
+        sums = self._sum(frames, darks, self._model(), smoothing)
         self.sums_ = sums if first else add_sums([self.sums_, sums])
         self.n_frames_seen_ = X.shape[0] + (0 if first else self.n_frames_seen_)
         self.detector_shape_ = shape
@@ -264,15 +310,50 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coef_")
 
+    def _model(self) -> ResponseModel:
+        """Give the response model of the method."""
+        model = METHODS[self.method]
+        return replace(model, read_noise_level=self.read_noise_level_) if isinstance(model, Curved) else model
+
+    def _sum(self, frames: Stack, darks: Any, model: ResponseModel, smoothing: Smoothing) -> Sums:
+        return sum_frames(
+            frames,
+            darks,
+            Accumulation(model, smoothing, self.cutoff, self.saturation, self.reject),
+            validation.float_dtype(frames.dtype),
+            n_jobs=self.n_jobs,
+            batch_size=self.batch_size,
+            device=self.device,
+        )
+
+    def _read_noise_of(self, dark: Any, shape: Shape) -> float:
+        """Give the read noise: as the user says, or as a stack of darks shows, or none."""
+        if self.read_noise is not None or dark is None:
+            return float(self.read_noise or 0.0)
+        darks = self._map_stack("dark", dark, shape, "`X`")
+        return temporal_noise(darks, batch_size=self.batch_size) if darks.shape[0] > 1 else 0.0
+
+    def _first_gain(self, frames: Stack, darks: Any, read_noise: float, smoothing: Smoothing) -> float:
+        """Give K before the fit: as the user says, or from the first frames."""
+        if self.system_gain is not None:
+            return float(self.system_gain)
+        sums = self._sum(frames, darks, Photon(), smoothing)
+        response = Photon().solve(sums, None)
+        # all noise was taken for that of photons
+        return response.system_gain - read_noise**2 / response.level if response.level > 0 else np.nan
+
     def _checked_parameters(self) -> Smoothing:
         """Check the parameters; what some of them make, the Gaussian, is all that is returned."""
         validation.check_choice("method", self.method, tuple(METHODS))
         validation.check_number("cutoff", self.cutoff, at_least=0)
         validation.check_number("saturation", self.saturation, optional=True)
         validation.check_number("reject", self.reject, above=0, optional=True)
+        validation.check_number("system_gain", self.system_gain, above=0, optional=True)
+        validation.check_number("read_noise", self.read_noise, at_least=0, optional=True)
         validation.check_detector_shape(self.detector_shape)
         validation.check_execution(self.n_jobs, self.batch_size, self.device)
-        return Smoothing(*validation.check_smoothing(self.sigma, self.mode, self.cval, self.truncate))
+        gaussian_ = validation.check_smoothing(self.sigma, self.mode, self.cval, self.truncate)
+        return Smoothing(*gaussian_, twice=METHODS[self.method].twice)
 
     def _check_sums_are_of_this_kind(self) -> None:
         """Refuse to go on, to merge or to save with parameters that the sums were not made with."""
@@ -299,15 +380,21 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             mean_dark = np.zeros(shape)
         return mean_dark, mean_dark
 
-    def _mean_map(self, name: str, value: Any, shape: Shape, whose: str) -> Float64:
+    def _map_stack(self, name: str, value: Any, shape: Shape, whose: str) -> Stack:
         flattened = self.detector_shape is not None
-        stack = validation.as_map_stack(name, value, shape, flattened=flattened, whose=whose)
+        stack: Stack = validation.as_map_stack(name, value, shape, flattened=flattened, whose=whose)
+        return stack
+
+    def _mean_of(self, stack: Stack, shape: Shape) -> Float64:
         return mean_frame(stack, batch_size=self.batch_size).reshape(shape)
+
+    def _mean_map(self, name: str, value: Any, shape: Shape, whose: str) -> Float64:
+        return self._mean_of(self._map_stack(name, value, shape, whose), shape)
 
     def _solve(self) -> Self:
         """Turn the sums into coefficients; what cannot be solved becomes 1 and a flag."""
         with np.errstate(all="ignore"):
-            response = METHODS[self.method].solve(self.sums_)
+            response = self._model().solve(self.sums_, self.system_gain)
             # where there is no noise, its estimate may round to less than nothing
             relative_std = np.maximum(response.relative_variance, 0, out=response.relative_variance)
             np.sqrt(relative_std, out=relative_std)
@@ -317,13 +404,40 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         bad = self.defects_ != 0
         self.coef_[bad], self.coef_std_[bad] = 1.0, np.nan
         self.system_gain_ = max(response.system_gain, 0.0)  # NaN stays NaN
+        self.reference_level_ = response.level
+        if (curve := response.curve) is not None:
+            self.curvature_ = np.where(bad, 0.0, curve.curvature)
+            parts = (curve.gain_variance, curve.covariance, curve.curvature_variance)
+            self.covariance_ = np.where(bad, np.nan, np.stack(parts))
+            self.prior_std_ = curve.prior_std
         self.n_features_in_ = self.coef_.size
         self.provenance_ = _record.provenance(self.method, self.n_frames_seen_)
         self._summed_with = {name: getattr(self, name) for name in _WHAT_SUMS_DEPEND_ON}
         self._warn_of_weak_points()
         return self
 
+    @property
+    def expected_prnu_(self) -> float:  # noqa: D102 - an attribute, described above
+        check_is_fitted(self)
+        variance = self._response().relative_variance(self.reference_level_)
+        known = variance[np.isfinite(variance)]
+        return 100 * float(np.sqrt(np.mean(known))) if known.size else float("nan")
+
+    def _response(self) -> Curve | StraightLine:
+        """Give what is known of the pixels' response."""
+        if METHODS[self.method].curved:
+            gain = 1 / self.coef_
+            a, ab, b = self.covariance_
+            return Curve(gain, self.curvature_, a, ab, b, self.reference_level_, self.prior_std_)
+        return StraightLine(self.coef_, self.coef_std_, self.reference_level_)
+
     def _warn_of_weak_points(self) -> None:
+        if METHODS[self.method].curved and level_span(self.sums_) < SMALLEST_SPAN:
+            warn(
+                f"the intensities of the sweep differ by {100 * level_span(self.sums_):.2g} % at a pixel, "
+                "which cannot tell whether its response curves: it is taken for a straight line. Record "
+                "frames at several intensities, down to those behind the sample."
+            )
         if self.n_frames_seen_ == 1:
             warn(
                 "the sweep has one frame: the fit has no standard errors, and its pattern includes the "
@@ -373,54 +487,130 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
                         f"calibrators to be merged must agree in `{name}`, but one has "
                         f"{getattr(first, name)!r} and another {getattr(other, name)!r}."
                     )
+            _check_same_weights(first, other)
         merged = cls(**first.get_params())
         merged.sums_ = add_sums([c.sums_ for c in calibrators])
         merged.n_frames_seen_ = sum(c.n_frames_seen_ for c in calibrators)
         merged.detector_shape_ = first.detector_shape_
         merged.dark_ = _mean_dark(calibrators)
+        if METHODS[first.method].curved:
+            merged.read_noise_, merged.read_noise_level_ = first.read_noise_, first.read_noise_level_
         return merged._solve()
+
+    # ------------------------------------------------------------------ what to expect
+
+    def predict_std(self, level: Float64 | float | None = None) -> Float64:
+        """Give the relative standard error of corrected values: what this calibration does not know.
+
+        Parameters
+        ----------
+        level : array of shape detector_shape, or float, optional
+            Corrected value, DN above dark; by default ``reference_level_``. Only ``method="curved"`` knows
+            a difference.
+
+        Returns
+        -------
+        array of shape detector_shape, float64
+            Dimensionless; NaN where nothing is known. An image's own noise is not in it.
+        """
+        check_is_fitted(self)
+        at = self.reference_level_ if level is None else np.asarray(validation.as_real("level", level))
+        std: Float64 = np.sqrt(self._response().relative_variance(at))
+        return std
+
+    def expected_rings(self, n_projections: int, level: float | None = None) -> float:
+        r"""Tell how strong the rings of a scan will stand above its noise.
+
+        An error of relative variance `v` adds the same to -log(T) in all projections, whose mean has the
+        variance :math:`K (s + \rho) / (s^2 N)` from noise: the square root of their ratio.
+
+        Parameters
+        ----------
+        n_projections : int
+            Number of projections, N.
+        level : float, optional
+            What a pixel reads behind the sample, DN above dark; by default ``reference_level_``.
+
+        Returns
+        -------
+        float
+            Dimensionless: below 1 rings drown in noise; NaN after one frame.
+        """
+        validation.check_integer("n_projections", n_projections, at_least=1)
+        validation.check_number("level", level, above=0, optional=True)
+        variance = self.predict_std(level) ** 2
+        known = variance[np.isfinite(variance)]
+        s = self.reference_level_ if level is None else level
+        noise = self.system_gain_ * (s + getattr(self, "read_noise_level_", 0.0)) / s**2 / n_projections
+        return float(np.sqrt(np.mean(known) / noise)) if known.size and noise > 0 else float("nan")
 
     # ------------------------------------------------------------------ correcting
 
     def correction(
-        self, flat: Any = None, sigma: float | None = None, dark: Any = None, *, flat_has_dark: bool = True
+        self,
+        flat: Any = None,
+        sigma: float | None = None,
+        dark: Any = None,
+        *,
+        n_flats: int | None = None,
+        flat_has_dark: bool = True,
     ) -> Correction:
         """Prepare the correction once, for images that come one by one.
 
         Parameters
         ----------
-        flat, sigma, dark, flat_has_dark
+        flat, sigma, dark, n_flats, flat_has_dark
             As in :meth:`transform`.
 
         Returns
         -------
         Correction
-            A transformer that holds the maps of the correction and needs nothing else.
+            A transformer that holds the maps of the correction and needs nothing else. Its ``defects`` are
+            those of this calibrator and, with ``method="curved"``, the pixels that have changed since.
         """
         check_is_fitted(self)
         smoothing = self._checked_parameters()
         validation.check_number("sigma", sigma, at_least=0, optional=True)
-        if sigma is not None and flat is None:
-            raise InputError("`sigma` is the threshold of the flat's residuals and needs a `flat`.")
+        self._check_flats(flat, sigma, n_flats)
         dark_map = self._dark_for_images(dark)
-        beam = None
+        response, defects, beam, divisor = self._response(), self.defects_, None, None
         if flat is not None:
-            flat_map = self._mean_map("flat", flat, self.detector_shape_, THIS)
+            flats = self._map_stack("flat", flat, self.detector_shape_, THIS)
+            flat_map = self._mean_of(flats, self.detector_shape_)
             flat_map = flat_map - dark_map if flat_has_dark else flat_map
-            # NaN is filled from its neighbours before smoothing
-            flat_map = np.where(self.defects_ == 0, flat_map, np.nan)
+            count = flats.shape[0] if n_flats is None else n_flats
             with single_threaded_blas():
-                beam = expected_flat(flat_map, self.coef_, smoothing, sigma, self.reject)
-            _warn_of_dark_flat(beam)
+                told = tell_flat(self, flat_map, response, smoothing, n_std=sigma, n_flats=count)
+            response, defects, beam, divisor = told
+        inverse = Inverse.of(self.coef_, response if isinstance(response, Curve) else None)
         return Correction(
-            scale_map(self.coef_, beam),
+            scale_map(inverse.coef, divisor),
             dark_map,
+            curvature=inverse.curvature,
+            response=response,
+            beam=beam,
+            defects=defects,
             reject=self.reject,
             flattened=self.detector_shape is not None,
             n_jobs=self.n_jobs,
             batch_size=self.batch_size,
             device=self.device,
         )
+
+    def _check_flats(self, flat: Any, sigma: float | None, n_flats: int | None) -> None:
+        validation.check_integer("n_flats", n_flats, at_least=1)
+        if flat is None and (sigma is not None or n_flats is not None):
+            name, what = (
+                ("n_flats", "the number of frames")
+                if sigma is None
+                else ("sigma", "the threshold of the flat's residuals")
+            )
+            raise InputError(f"`{name}` is {what} and needs a `flat`.")
+        if n_flats is not None and not METHODS[self.method].curved:
+            raise InputError(
+                f'`n_flats` is the weight of a flat as evidence and nothing to method="{self.method}": '
+                'leave it out, or fit with method="curved".'
+            )
 
     def _dark_for_images(self, dark: Any) -> Float64:
         if dark is not None:
@@ -439,6 +629,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         sigma: float | None = None,
         *,
         dark: Any = None,
+        n_flats: int | None = None,
         flat_has_dark: bool = True,
         out: Any = None,
     ) -> Any:
@@ -457,6 +648,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             changed pixel, and corrected too; 3 is usual. None takes the coefficients as they are.
         dark : number, array of shape detector_shape, or stack of darks, optional
             Replaces the fitted dark, for images and flat, DN.
+        n_flats : int, optional
+            With ``method="curved"``, the number of frames that a single ``flat`` is the mean of: its weight
+            as evidence. A stack tells its own; else a flat counts as one frame.
         flat_has_dark : bool, default=True
             Whether the dark is still in ``flat``.
         out : array or writer of the shape of ``X``, optional
@@ -475,7 +669,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         """
         check_is_fitted(self)
         X = self._checked_images(X)
-        return self.correction(flat, sigma, dark, flat_has_dark=flat_has_dark).transform(X, out=out)
+        correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark)
+        return correction.transform(X, out=out)
 
     def _checked_images(self, X: Array) -> Any:
         return validation.as_images(self, X, flattened=self.detector_shape is not None)
@@ -506,6 +701,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         sigma: float | None = None,
         *,
         dark: Any = None,
+        n_flats: int | None = None,
         flat_has_dark: bool = True,
     ) -> Any:
         """Give what the detector would have recorded.
@@ -514,7 +710,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         ----------
         X : array or stack of shape detector_shape or (..., *detector_shape)
             Corrected images.
-        flat, sigma, dark, flat_has_dark
+        flat, sigma, dark, n_flats, flat_has_dark
             As they were given to :meth:`transform`.
 
         Returns
@@ -524,7 +720,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         """
         check_is_fitted(self)
         X = self._checked_images(X)
-        return self.correction(flat, sigma, dark, flat_has_dark=flat_has_dark).inverse_transform(X)
+        correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark)
+        return correction.inverse_transform(X)
 
     def score(self, X: Stack, y: Any = None, *, dark: Any = None) -> float:
         """Tell how much of the fixed pattern of other frames this calibration removes.
@@ -636,6 +833,17 @@ def _find_defects(coef: Float64, n_frames: Float64) -> np.ndarray:
     return defects
 
 
+def _check_same_weights(a: DetectorCalibrator, b: DetectorCalibrator) -> None:
+    """Refuse to merge sums whose weights differ: each took the noise from its own darks and first frames."""
+    levels = [getattr(c, "read_noise_level_", 0.0) for c in (a, b)]
+    if levels[0] != levels[1]:
+        raise InputError(
+            f"calibrators to be merged must agree in `read_noise_level_`, but one has {levels[0]:g} DN and "
+            f"another {levels[1]:g} DN. Fit all with `system_gain={a.system_gain_:.6g}, "
+            f"read_noise={a.read_noise_:.6g}`."
+        )
+
+
 def _mean_dark(calibrators: Sequence[DetectorCalibrator]) -> Float64 | None:
     """Mean of the darks, weighted by frames; exactly the dark where all have the same."""
     darks = [c.dark_ for c in calibrators if c.dark_ is not None]
@@ -658,12 +866,3 @@ def _pattern_variances(measured: Float64, coef: Float64, good: np.ndarray) -> tu
         return 0.0, 0.0
     ratio = measured[lit] / smooth[lit]
     return float(np.var(ratio)), float(np.var(ratio * coef[lit]))
-
-
-def _warn_of_dark_flat(flat: Float64) -> None:
-    count = int(np.count_nonzero(~(flat > 0)))
-    if count:
-        warn(
-            f"the flat is not above the dark at {count} of {flat.size} pixels: a transmission means nothing "
-            "there, and they become NaN."
-        )

@@ -19,13 +19,14 @@ from rich.table import Table
 
 from detectorcal import _provenance, demo
 from detectorcal._cluster import connected, spread
+from detectorcal._defects import DEFECTS
 from detectorcal._errors import DetectorcalError, DetectorcalWarning, FileFormatError, InputError
 from detectorcal._files import refuse_existing
 from detectorcal._persistence import check_calibration_name
 from detectorcal._typing import Stack
 from detectorcal._validation import float_dtype
 from detectorcal._version import __version__
-from detectorcal.calibrator import DEFECTS, METHODS, MOST_FAILED, DetectorCalibrator
+from detectorcal.calibrator import METHODS, MOST_FAILED, DetectorCalibrator
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack, FrameWriter, create_frames, open_frames, resume_frames
 from detectorcal.io._partial import can_resume, digest
@@ -132,10 +133,12 @@ _work = _options(
 @click.option("--dark-per-frame", is_flag=True, help="The dark file has one dark for each frame.")
 @click.option("--sigma", default=50.0, show_default=True, help="Width of the Gaussian, pixels.")
 @click.option("--method", type=click.Choice(list(METHODS)), default="croton", show_default=True,
-              help="The paper's least squares, or weights for photon noise.")  # fmt: skip
+              help="The paper's least squares, weights for photon noise, or curves.")  # fmt: skip
 @click.option("--cutoff", default=0.0, show_default=True, help="Lowest expected value used, DN.")
 @click.option("--saturation", type=float, help="Highest raw value used (exclusive), DN.")
 @click.option("--reject", type=float, metavar="K", help="Leave out spots beyond K spreads; 6 is usual.")
+@click.option("--system-gain", type=float, metavar="K", help="DN per electron, if it is known.")
+@click.option("--read-noise", type=float, metavar="DN", help="Noise without light, if curves shall know.")
 @click.option("--mode", type=click.Choice(MODES), default="nearest", show_default=True,
               help="How the Gaussian continues beyond the edge.")  # fmt: skip
 @click.option("--line", is_flag=True, help="A 2-D array is frames of a line detector.")
@@ -184,6 +187,8 @@ def fit(
 @_output
 @click.option("-c", "--calibration", required=True, metavar="FILE", help="What `detectorcal fit` wrote.")
 @click.option("--flat", metavar="FILE", help="Frames with beam and without sample; averaged.")
+@click.option("--n-flats", type=int, metavar="N",
+              help="Frames that a single flat is the mean of: its weight for curves.")  # fmt: skip
 @click.option("--dark", metavar="FILE|DN", help="Dark of these images instead of the sweep's.")
 @click.option("--sigma", type=float, metavar="K",
               help="Follow the flat where it is K spreads off the calibration; 3 is usual.")  # fmt: skip
@@ -196,8 +201,8 @@ def fit(
 @click.option("--resume", is_flag=True, help="Go on with what a stopped run left; HDF5 and zarr.")
 @_work
 def correct(
-    image: str, output: str, calibration: str, flat: str | None, dark: str | None, sigma: float | None,
-    flat_has_dark: bool, reject: float | None, rings: bool, line: bool, resume: bool,
+    image: str, output: str, calibration: str, flat: str | None, n_flats: int | None, dark: str | None,
+    sigma: float | None, flat_has_dark: bool, reject: float | None, rings: bool, line: bool, resume: bool,
     scheduler: str | None, overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None,
     quiet: bool,
 ) -> None:  # fmt: skip
@@ -231,10 +236,11 @@ def correct(
                 "`--rings` looks for rings in the logarithm of a transmission, which needs a flat: give "
                 "`--flat`, or leave out `--rings`."
             )
-        suppressor = RingSuppressor(calibrator, n_jobs=jobs, batch_size=batch_size) if rings else None
-        correction = calibrator.correction(flats, sigma, darks, flat_has_dark=flat_has_dark)
+        correction = calibrator.correction(flats, sigma, darks, n_flats=n_flats, flat_has_dark=flat_has_dark)
+        suppressor = RingSuppressor(correction, n_jobs=jobs, batch_size=batch_size) if rings else None
         parameters = {
             "sigma": sigma,
+            "n_flats": n_flats,
             "flat_has_dark": flat_has_dark,
             "reject": calibrator.reject,
             "rings": rings,
@@ -269,7 +275,8 @@ def correct(
 
 @cli.command(short_help="Show what a calibration holds, or how corrected frames were made.")
 @click.argument("file")
-def inspect(file: str) -> None:
+@click.option("--projections", default=1000, show_default=True, help="Of the scan whose rings are predicted.")
+def inspect(file: str, projections: int) -> None:
     """Show what the calibration FILE holds and how good it is; of corrected frames, how they were made.
 
     \b
@@ -278,7 +285,7 @@ def inspect(file: str) -> None:
       detectorcal inspect corrected.nxs
     """  # noqa: D301
     try:
-        facts = list(_facts(DetectorCalibrator.load(file)))
+        facts = list(_facts(DetectorCalibrator.load(file), projections))
     except (FileFormatError, InputError):
         history = None
         with suppress(DetectorcalError):
@@ -389,6 +396,11 @@ def _settings(correction: Correction, suppressor: RingSuppressor | None, dtype: 
     return {
         "calibration or flat": digest(np.asarray(correction.scale, dtype)),
         "dark": digest(np.asarray(correction.dark, dtype)),
+        **(
+            {}
+            if correction.curvature is None
+            else {"curves": digest(np.asarray(correction.curvature, dtype))}
+        ),
         "`--reject`": correction.reject,
         "`--rings`": None if suppressor is None else digest(suppressor.relative_variance()),
     }
@@ -494,7 +506,7 @@ def _left_pattern(calibrator: DetectorCalibrator) -> float | None:
     return 100 * float(np.median(known)) if known.size else None
 
 
-def _facts(calibrator: DetectorCalibrator) -> Iterator[tuple[str, str]]:
+def _facts(calibrator: DetectorCalibrator, n_projections: int) -> Iterator[tuple[str, str]]:
     good = calibrator.defects_ == 0
     left = _left_pattern(calibrator)
     yield "detector", f"{_pixels(calibrator.detector_shape_)}"
@@ -507,13 +519,20 @@ def _facts(calibrator: DetectorCalibrator) -> Iterator[tuple[str, str]]:
             "coefficients",
             f"spread {spread:.3g} %, bend of the beam included; 99.8 % in {low:.4f}-{high:.4f}",
         )
-    yield (
-        "standard error",
-        "not known" if left is None else f"{left:.2g} % (median): the pattern that will be left",
-    )
+    yield "standard error", "not known" if left is None else f"{left:.2g} % (median)"
+    if np.isfinite(calibrator.expected_prnu_):
+        yield "pattern left", f"{calibrator.expected_prnu_:.2g} % (PRNU) expected after correction"
+        rings = calibrator.expected_rings(n_projections)
+        yield "rings", f"{rings:.2g} times the noise expected in a scan of {n_projections} projections"
     if np.isfinite(calibrator.system_gain_):
         yield "system gain", f"{calibrator.system_gain_:.3g} DN per electron"
+    if calibrator.method == "curved":
+        yield "read noise", f"{calibrator.read_noise_:.3g} DN"
+        bend = 100 * calibrator.prior_std_ * calibrator.reference_level_
+        yield "curvature", f"{bend:.2g} % per {calibrator.reference_level_:.4g} DN from pixel to pixel"
     for cause, bit in DEFECTS.items():
+        if cause == "changed":  # only a flat can show that
+            continue
         yield cause, _count(int(np.count_nonzero(calibrator.defects_ & bit)), "pixel")
     dark = calibrator.dark_
     yield "dark", "one per frame, not kept" if dark is None else f"{np.mean(dark):.4g} DN (mean)"

@@ -1,4 +1,4 @@
-"""The correction a calibration prepares: two maps and nothing else."""
+"""The correction a calibration prepares: a few maps and nothing else."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from detectorcal import _validation as validation
-from detectorcal._arrays import is_dask, is_numpy, reshape
+from detectorcal._arrays import is_dask, is_numpy, put_like, reshape
 from detectorcal._errors import InputError
 from detectorcal._execution import as_frames, copy_frames, correct_frames
 from detectorcal._typing import Array, Float64, Shape
+from detectorcal.kernels.correction import Maps, record
+from detectorcal.kernels.model import Curve, StraightLine
 
 __all__ = ["Correction"]
 
 
 class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
-    """A prepared correction of images, ``(image - dark) * scale``.
+    r"""A prepared correction of images, ``(image - dark) * scale``.
 
-    Made by :meth:`DetectorCalibrator.correction`. It holds two maps and needs no fit, so it suits live
+    Made by :meth:`DetectorCalibrator.correction`. It holds a few maps and needs no fit, so it suits live
     streams, and Pipelines through which no flat or dark can be passed.
 
     Parameters
@@ -29,6 +31,16 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         dimensionless without.
     dark : array of shape detector_shape, float64
         What is subtracted first, DN.
+    curvature : array of shape detector_shape or None, default=None
+        Where the response is no straight line, `q` in 1/DN: with `m` the image minus dark the result is
+        :math:`m \, \mathrm{scale} \cdot 2 / (1 + \sqrt{1 + q m})`, the root of a quadratic response.
+    response : Curve, StraightLine or None, default=None
+        What is known of the pixels' response, for :meth:`predict_std`.
+    beam : array of shape detector_shape or None, default=None
+        The expected flat that the result is a transmission of, DN; None for a result in DN.
+    defects : array of shape detector_shape, uint8, or None, default=None
+        As ``defects_`` of the calibrator, and 128 where the flat shows that a pixel has changed since the
+        sweep.
     reject : float or None, default=None
         Pixels further than so many robust standard deviations from the median of the 25 pixels around
         them are replaced by that median.
@@ -60,6 +72,10 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         scale: Float64,
         dark: Float64,
         *,
+        curvature: Float64 | None = None,
+        response: Curve | StraightLine | None = None,
+        beam: Float64 | None = None,
+        defects: np.ndarray | None = None,
         reject: float | None = None,
         flattened: bool = False,
         n_jobs: int | None = None,
@@ -68,6 +84,10 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
     ) -> None:
         self.scale = scale
         self.dark = dark
+        self.curvature = curvature
+        self.response = response
+        self.beam = beam
+        self.defects = defects
         self.reject = reject
         self.flattened = flattened
         self.n_jobs = n_jobs
@@ -113,8 +133,38 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         InputError
             If shapes or dtypes do not fit.
         """
-        dark, scale = self._maps()
-        return self._apply(X, dark, scale, self.reject, out)
+        return self._apply(X, *self._checked_maps(), self.reject, out)
+
+    def predict_std(self, values: Float64 | float | None = None) -> Float64:
+        """Give the relative standard error of corrected values: what the calibration does not know.
+
+        Parameters
+        ----------
+        values : array of shape detector_shape, or float, optional
+            Corrected values: transmissions, or DN where there was no flat. By default those of the sweep.
+
+        Returns
+        -------
+        array of shape detector_shape, float64
+            Dimensionless; NaN where nothing is known. An image's own noise is not in it.
+
+        Raises
+        ------
+        InputError
+            If the correction was made without a calibrator.
+        """
+        if self.response is None:
+            raise InputError(
+                "this correction has no `response`: it was not made by a calibrator's `correction`."
+            )
+        if values is None:
+            level: Any = self.response.centre
+        else:
+            level = np.asarray(validation.as_real("values", values)) * (
+                1.0 if self.beam is None else self.beam
+            )
+        std: Float64 = np.sqrt(self.response.relative_variance(level))
+        return std
 
     def inverse_transform(self, X: Array) -> Any:
         """Give what the detector would have recorded, ``X / scale + dark``.
@@ -129,12 +179,20 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         array of the shape of ``X``, floating
             Raw images, DN.
         """
-        dark, scale = self._maps()
-        # X / scale + dark, written as the same pass over the data: (X - offset) * factor
-        return self._apply(X, -dark * scale, 1 / np.where(scale == 0, np.nan, scale), None, None)
+        dark, scale, curvature = self._checked_maps()
+        per_unit = 1 / np.where(scale == 0, np.nan, scale)
+        if curvature is None:
+            # X / scale + dark, written as the same pass over the data: (X - offset) * factor
+            return self._apply(X, -dark * scale, per_unit, None, None, None)
+        straight = self._apply(X, np.zeros_like(dark), per_unit, None, None, None)
+        frames = as_frames(straight, scale.shape)
+        dtype = validation.float_dtype(frames.dtype)
+        maps = [m.astype(dtype) for m in (dark, curvature)]
+        recorded = record(frames, *(maps if is_dask(frames) else [put_like(m, frames) for m in maps]))
+        return reshape(recorded, tuple(straight.shape))
 
-    def _maps(self) -> tuple[Float64, Float64]:
-        """Check the parameters and give the two maps."""
+    def _checked_maps(self) -> tuple[Float64, Float64, Float64 | None]:
+        """Check the parameters and give the maps: dark, scale and curvature."""
         validation.check_number("reject", self.reject, above=0, optional=True)
         validation.check_execution(self.n_jobs, self.batch_size, self.device)
         dark, scale = (
@@ -145,9 +203,22 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
                 "`scale` and `dark` must be maps of one shape, (height, width) or (width,), but have shapes "
                 f"{scale.shape} and {dark.shape}."
             )
-        return dark, scale
+        if self.curvature is None:
+            return dark, scale, None
+        curvature = np.asarray(validation.as_real("curvature", self.curvature))
+        if curvature.shape != scale.shape:
+            raise InputError(f"`curvature` has shape {curvature.shape}, but `scale` has shape {scale.shape}.")
+        return dark, scale, curvature
 
-    def _apply(self, X: Any, dark: Float64, scale: Float64, reject: float | None, out: Any) -> Any:
+    def _apply(
+        self,
+        X: Any,
+        dark: Float64,
+        scale: Float64,
+        curvature: Float64 | None,
+        reject: float | None,
+        out: Any,
+    ) -> Any:
         X = validation.as_images(self, X, flattened=self.flattened)
         dtype = validation.float_dtype(X.dtype)
         frames = as_frames(X, self.detector_shape_)
@@ -156,7 +227,7 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             validation.check_out(out, tuple(X.shape), dtype)
             target = _out_frames(out, frames.shape, self.detector_shape_)
         result = correct_frames(
-            frames, dark, scale, dtype=dtype, reject=reject, out=target,
+            frames, Maps.of(dark, scale, curvature, dtype), dtype=dtype, reject=reject, out=target,
             n_jobs=self.n_jobs, batch_size=self.batch_size, device=self.device,
         )  # fmt: skip
         if out is None:

@@ -237,6 +237,8 @@ def _calibrator_of(
             f"`coefficients` must be a map of shape (height, width), but has shape {coef.shape}."
         )
     calibrator.coef_ = coef
+    calibrator.coef_std_ = np.full(coef.shape, np.nan)
+    calibrator.reference_level_ = np.nan
     calibrator.dark_ = np.zeros(coef.shape)
     calibrator.defects_ = np.zeros(coef.shape, np.uint8)
     calibrator.detector_shape_ = coef.shape

@@ -31,9 +31,11 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 
     Parameters
     ----------
-    calibrator : DetectorCalibrator or None, default=None
-        The fitted calibrator that corrected the scan; it gives the standard errors. Pixels it could not
-        calibrate are never changed. :func:`sklearn.base.clone` keeps its fit.
+    calibrator : DetectorCalibrator, Correction or None, default=None
+        What corrected the scan; it gives the standard errors. A fitted calibrator gives those at its
+        ``reference_level_``. The :class:`Correction` it prepared gives them at what each pixel read on
+        average over the scan, and knows what the flat told: with ``method="curved"`` it is the one to give.
+        Pixels that could not be calibrated are never changed. :func:`sklearn.base.clone` keeps the fit.
     variance : array of shape detector_shape or None, default=None
         Instead of a calibrator, the relative variance of a corrected value of each pixel; dimensionless.
         A pixel where it is NaN is never changed.
@@ -71,7 +73,7 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     Notes
     -----
     The approach is the package's own. With `e` the mean of -log(T) minus its Gaussian course along the row,
-    `v` the relative variance of the coefficient, `n` the variance of the mean from noise and `o` the
+    `v` the relative variance of a corrected value, `n` the variance of the mean from noise and `o` the
     variance of `e` from the object,
 
     .. math:: \mathrm{multiplier} = \exp(\mathrm{clip}(k e, -N \sqrt v, N \sqrt v)), \quad k = v / (v + n + o)
@@ -143,6 +145,9 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         X = _as_scan(X, variance.shape)
         sums = sum_scan(X, validation.float_dtype(X.dtype), n_jobs=self.n_jobs, batch_size=self.batch_size)
         _warn_of_left_out(sums, X.shape[0])
+        if isinstance(self.calibrator, Correction):
+            mean = np.exp(-sums["total"] / np.maximum(sums["count"], 1))
+            variance = self.calibrator.predict_std(mean) ** 2
         with single_threaded_blas():
             found = offsets(sums, variance, float(self.window), float(self.n_std))
         self.multiplier_ = np.exp(found.removed)
@@ -291,11 +296,14 @@ class CorrectedFrames:
 
 
 def _variance_of(calibrator: Any) -> Float64:
-    """Give the relative variance of what a fitted calibrator corrects; NaN at its defects."""
-    if not (hasattr(calibrator, "fit") and hasattr(calibrator, "correction")):
-        raise InputError(f"`calibrator` must be a DetectorCalibrator, but is a {type(calibrator).__name__}.")
+    """Give the relative variance of what was corrected, at the level of the sweep; NaN at defects."""
+    if not hasattr(calibrator, "predict_std"):
+        raise InputError(
+            "`calibrator` must be a DetectorCalibrator, or the Correction it prepared, but is a "
+            f"{type(calibrator).__name__}."
+        )
     check_is_fitted(calibrator)
-    variance: Float64 = (calibrator.coef_std_ / calibrator.coef_) ** 2
+    variance: Float64 = calibrator.predict_std() ** 2
     return variance
 
 

@@ -115,6 +115,25 @@ def photon(measured, expected):
 METHODS = {"croton": croton, "photon": photon}
 
 
+def curve(measured, expected, takes_part, system_gain, read_noise, centre, prior_std):
+    """Posterior of one pixel's `a` and `b` in m = s (a + b (s - centre)), by the normal equations.
+
+    Each frame has the variance K s + r^2. The prior of `b` is normal, of mean 0; that of `a` is flat.
+    Gives the mean (2,) and the covariance (2, 2).
+    """
+    s, m = expected[takes_part], measured[takes_part]
+    design = np.stack([s, s * (s - centre)], axis=1) / np.sqrt(system_gain * s + read_noise**2)[:, None]
+    target = m / np.sqrt(system_gain * s + read_noise**2)
+    if prior_std > 0:
+        design = np.vstack([design, [0.0, 1 / prior_std]])
+        target = np.append(target, 0.0)
+        covariance = np.linalg.inv(design.T @ design)
+    else:
+        covariance = np.zeros((2, 2))
+        covariance[0, 0] = 1 / (design[:, 0] @ design[:, 0])
+    return covariance @ design.T @ target, covariance
+
+
 def fit(
     sweep,
     dark=0.0,

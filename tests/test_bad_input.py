@@ -297,7 +297,7 @@ FLOATS = ["f2", "f4", "f8", "g"]
 
 
 @pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS])
-@pytest.mark.parametrize("method", ["croton", "photon"])
+@pytest.mark.parametrize("method", ["croton", "photon", "curved"])
 def test_dtypes_agree(sweep, dtype, method):
     counts = sweep // 13  # fits into 8 bits, and exactly into 16-bit floats
     dark = np.full(SHAPE, 7, np.uint8)

@@ -51,6 +51,7 @@ def test_the_stand_in_cannot_be_turned_into_numpy_by_accident(scene):
 VARIANTS = {
     "croton": {},
     "photon": {"method": "photon"},
+    "curved": {"method": "curved", "read_noise": 3.0, "system_gain": 1.0},
     "constant": {"mode": "constant", "cval": 3.0},
     "saturation": {"saturation": 3900.0},
     "reject": {"reject": 6.0},

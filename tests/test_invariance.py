@@ -24,7 +24,14 @@ few = settings(max_examples=10, derandomize=True, deadline=None, database=None)
 ORDER = 1e-7  # another order of float32 sums in runs of 8, of differences that are 2 % of the frames
 LINE, AREA, TALL = (130,), (24, 37), (100, 40)
 shapes = st.sampled_from([LINE, AREA, TALL])
-methods = st.sampled_from(["croton", "photon"])
+# a noisy frame of the sweep serves as flat, and may outshine the others here and there; parts span little
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the flat is brighter",
+    "ignore:.* have changed since the sweep",
+    "ignore:the intensities of the sweep differ",
+)
+
+methods = st.sampled_from(["croton", "photon", "curved"])
 FITTED = ("coef_", "coef_std_", "defects_", "dark_")
 
 
@@ -57,6 +64,11 @@ def recorded(shape, n_frames=19, dtype="float64"):
 
 def fit(sweep, dark, *, dark_per_frame=False, **options):
     return DetectorCalibrator(**{"sigma": 4.0} | options).fit(sweep, dark=dark, dark_per_frame=dark_per_frame)
+
+
+def any_order(method):
+    """Options with which the weights of curves do not come from the first frames, which differ here."""
+    return {"method": method, "read_noise": 0.0}
 
 
 def assert_same_bits(found, expected):
@@ -152,8 +164,8 @@ def test_blocks_of_rows_make_no_difference():
 def test_the_order_of_frames_makes_no_difference(shape, method, dtype, random):
     sweep, darks = recorded(shape, dtype=dtype)
     order = random.sample(range(len(sweep)), len(sweep))
-    found = fit(sweep[order], darks, method=method)
-    assert_same(found, fit(sweep, darks, method=method), ORDER)
+    found = fit(sweep[order], darks, **any_order(method))
+    assert_same(found, fit(sweep, darks, **any_order(method)), ORDER)
 
 
 @few
@@ -165,14 +177,14 @@ def test_the_order_of_frames_makes_no_difference(shape, method, dtype, random):
 )
 def test_split_sweeps_meet_again(shape, method, dtype, cuts):
     sweep, darks = recorded(shape, dtype=dtype)
-    whole = fit(sweep, darks, method=method)
+    whole = fit(sweep, darks, **any_order(method))
     edges = [0, *sorted(cuts), len(sweep)]
     parts = [sweep[a:b] for a, b in pairwise(edges) if b - a > 1]
     left_over = [sweep[a:b] for a, b in pairwise(edges) if b - a == 1]
     for frame in left_over:  # a sweep of one frame warns, which is told elsewhere
         parts[-1] = np.concatenate([parts[-1], frame])
 
-    fitted = [fit(part, darks, method=method) for part in parts]
+    fitted = [fit(part, darks, **any_order(method)) for part in parts]
     for order in (fitted, fitted[::-1]):
         assert_same(DetectorCalibrator.merge(*order), whole, ORDER)
     one_by_one = fitted[0]
@@ -180,7 +192,7 @@ def test_split_sweeps_meet_again(shape, method, dtype, cuts):
         one_by_one = DetectorCalibrator.merge(one_by_one, other)
     assert_same(one_by_one, whole, ORDER)
 
-    gone_on = DetectorCalibrator(sigma=4.0, method=method)
+    gone_on = DetectorCalibrator(sigma=4.0, **any_order(method))
     for number, part in enumerate(parts):
         gone_on.partial_fit(part, dark=darks if number == 0 else None)  # the dark is remembered
     assert_same(gone_on, whole, ORDER)
@@ -367,7 +379,7 @@ DTYPES = ["uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "flo
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [LINE, AREA], ids=str)
-@pytest.mark.parametrize("method", ["croton", "photon"])
+@pytest.mark.parametrize("method", ["croton", "photon", "curved"])
 def test_the_same_numbers_in_any_dtype_give_the_same(dtype, shape, method):
     sweep, darks = recorded(shape, dtype="uint8")  # whole numbers below 256, which every type here holds
     usual = fit(sweep.astype("float64"), darks.astype("float64"), method=method)

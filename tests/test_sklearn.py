@@ -16,10 +16,12 @@ from sklearn.utils import estimator_html_repr
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 from detectorcal import Correction, DetectorcalError, DetectorCalibrator, simulate
+from detectorcal.kernels.model import StraightLine
 
 ESTIMATORS = [
     DetectorCalibrator(),
     DetectorCalibrator(method="photon"),
+    DetectorCalibrator(method="curved"),
     DetectorCalibrator(sigma=2.0, reject=6.0),
 ]
 FITTED = ("coef_", "coef_std_", "dark_", "defects_")
@@ -70,7 +72,7 @@ def test_scikit_learns_own_check(estimator, check):
 
 
 @quietly
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=["croton", "photon", "reject"])
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=["croton", "photon", "curved", "reject"])
 def test_the_suite_really_runs(estimator):
     # an estimator tagged for 3-D input alone is given one check, and stays green
     results = check_estimator(estimator, on_skip=None)
@@ -84,7 +86,7 @@ def test_clone_keeps_parameters_and_forgets_the_fit(cal):
     params = {
         "sigma": 3, "method": "photon", "mode": "reflect", "cval": 1.0, "truncate": 3.0, "cutoff": 5.0,
         "saturation": 4000.0, "reject": 6.0, "detector_shape": (24, 30), "batch_size": 8, "n_jobs": 2,
-            "device": "cpu",
+            "device": "cpu", "system_gain": 0.5, "read_noise": 2.0,
     }  # fmt: skip
     assert clone(DetectorCalibrator(**params)).get_params() == params
     assert not hasattr(clone(cal), "coef_")
@@ -108,7 +110,7 @@ def test_grid_search_finds_a_sensible_sigma():
     assert np.std(search.best_estimator_.coef_ * detector.gain) == pytest.approx(error[15.0])
 
 
-@pytest.mark.parametrize("method", ["croton", "photon"])
+@pytest.mark.parametrize("method", ["croton", "photon", "curved"])
 def test_score_knows_better_from_worse(detector, sweep, dark, method):
     cal = DetectorCalibrator(10, method=method).fit(sweep[::2], dark)
     untrained = clone(cal).fit(sweep[::2], dark)
@@ -243,8 +245,8 @@ def skops_round_trip(estimator):
 
     data = io.dumps(estimator)
     trusted = io.get_untrusted_types(data=data)
-    own = type(estimator)
-    assert trusted == [f"{own.__module__}.{own.__name__}"]
+    own = [type(estimator), *([StraightLine] if isinstance(estimator, Correction) else [])]
+    assert trusted == [f"{kind.__module__}.{kind.__name__}" for kind in own]
     return io.loads(data, trusted=trusted)
 
 

@@ -182,7 +182,17 @@ class FrameStack:
         return getattr(self._reader, "step", 1)
 
     def part(self, run: slice) -> "FrameStack":
-        """Give a run of the frames as a stack; it is closed with this one."""
+        """Give a run of the frames as a stack; it is closed with this one.
+
+        Parameters
+        ----------
+        run : slice
+            Of the frames, with step 1.
+
+        Returns
+        -------
+        FrameStack
+        """
         if self._reader is None:
             raise InputError(_closed(self.path))
         angles = None if self.angles is None else self.angles[run]

@@ -120,6 +120,19 @@ class FrameWriter:
         As given.
     progress : callable
         Is told the number of frames whenever some were written.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> from detectorcal.io import create_frames
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "frames.npy"
+    >>> with create_frames(path, (3, 4, 5), "float32") as writer:
+    ...     writer.progress = print
+    ...     writer[0] = np.zeros((4, 5), "float32")
+    ...     writer[1:] = np.ones((2, 4, 5), "float32")
+    1
+    2
     """
 
     def __init__(
@@ -169,11 +182,27 @@ class FrameWriter:
         return getattr(self._sink, "step", 1)
 
     def missing(self) -> list[slice]:
-        """Give the runs of frames that are still to be written."""
+        """Give the runs of frames that are still to be written.
+
+        Returns
+        -------
+        list of slice
+        """
         return runs(~self._written)
 
     def part(self, run: slice) -> "WriterPart":
-        """Give the place of a run of frames, numbered from 0."""
+        """Give the place of a run of frames, numbered from 0.
+
+        Parameters
+        ----------
+        run : slice
+            Of the frames, with step 1.
+
+        Returns
+        -------
+        WriterPart
+            Takes frames by assignment as this does.
+        """
         return WriterPart(self, run)
 
     def carrier(self) -> Any:
@@ -181,11 +210,21 @@ class FrameWriter:
 
         It pickles, is called with the number of the first frame and the frames, and returns when they are
         on the disk; then `carried` must be told.
+
+        Returns
+        -------
+        callable or None
         """
         return self._sink.carrier() if hasattr(self._sink, "carrier") else None
 
     def carried(self, start: int, stop: int) -> None:
-        """Take note of frames that another process has written with the carrier."""
+        """Take note of frames that another process has written with the carrier.
+
+        Parameters
+        ----------
+        start, stop : int
+            The first of the frames, and the one after the last.
+        """
         with writing(self.path):
             self._sink.carried(start, stop)  # type: ignore[attr-defined]
         self._written[start:stop] = True

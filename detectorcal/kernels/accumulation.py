@@ -160,14 +160,12 @@ class Accumulation:
         """
         measured, expected, count = self._part_taken(frames, dark, condensed, rows)
         summed = sum_of_products(expected)
-        difference = expected
-        difference -= measured  # in place: a third array of this size would not stay in cache
-        return {"frames": count, "expected": summed, **self.model.accumulate(measured, difference)}
+        return {"frames": count, "expected": summed, **self.model.accumulate(expected, measured)}
 
     def sampled_sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
         """Sum what the model wants of sampled rows; arguments as of :meth:`sums`."""
         measured, expected, _ = self._part_taken(frames, dark, condensed, rows)
-        return self.model.accumulate_sampled(expected, expected - measured)
+        return self.model.accumulate_sampled(expected, measured)
 
     def _part_taken(
         self, frames: Array, dark: Array, condensed: Condensed, rows: slice

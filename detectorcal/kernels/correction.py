@@ -1,10 +1,18 @@
-"""Correction of images: two maps, one pass.
+r"""Correction of images: a few maps, one pass.
 
-For a straight line through the origin every correction of the paper is
-``(image - dark) * scale``, with ``scale`` prepared once from the coefficients and the flat.
+For a straight line through the origin every correction of the paper is ``m * scale``, with
+``m = image - dark`` and ``scale`` prepared once from the coefficients and the flat. A response that curves,
+:math:`m = s (\alpha + b s)`, is solved for `s` by the root of the quadratic that stays near the line, in the
+form that loses no digits where `b` is small:
+
+.. math:: s = 2 m / (\alpha + \sqrt{\alpha^2 + 4 b m}) = \frac{m}{\alpha}\, \frac{2}{1 + \sqrt{1 + q m}},
+    \quad q = 4 b / \alpha^2
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -12,63 +20,86 @@ from detectorcal._arrays import is_numpy, namespace
 from detectorcal._typing import Array, Float64
 from detectorcal.kernels.accumulation import subtract_dark
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
-from detectorcal.kernels.smoothing import Smoothing, gaussian
+from detectorcal.kernels.model import Curve
 
-__all__ = ["correct", "expected_flat", "replace_spots", "scale_map"]
+__all__ = ["Inverse", "Maps", "correct", "record", "replace_spots", "scale_map"]
 
 
-def expected_flat(
-    flat: Float64, coef: Float64, smoothing: Smoothing, n_std: float | None, reject: float | None
-) -> Float64:
-    """Predict what a perfect detector would have recorded as the flat.
+class Inverse(NamedTuple):
+    """What undoes each pixel's response; float64 arrays of detector shape."""
 
-    Parameters
-    ----------
-    flat : array of shape detector_shape, float64
-        Flat minus dark, DN.
-    coef : array of shape detector_shape, float64
-        Response coefficients, dimensionless.
-    smoothing : Smoothing
-        The Gaussian that takes the pixels' pattern out of the flat.
-    n_std : float or None
-        None: the smoothed flat. A number: the paper's residual correction [1]_. Where the flat disagrees
-        with the coefficients by at least so many standard deviations of that disagreement (dust, a pixel
-        that has changed), the flat is followed instead.
-    reject : float or None
-        Robust spreads from the median of its neighbours beyond which a pixel is replaced by it.
+    coef: Float64
+    """1 / alpha: expected over measured near the dark, dimensionless."""
+    curvature: Float64 | None
+    """q, 1/DN; None where the response is a straight line."""
 
-    Returns
-    -------
-    array of shape detector_shape, float64
-        DN.
+    @classmethod
+    def of(cls, coef: Float64, curve: Curve | None) -> Self:
+        """Undo a straight line of these coefficients, or a curve, which may be straight as well."""
+        if curve is None or curve.prior_std == 0:
+            return cls(coef if curve is None else 1 / curve.gain, None)
+        alpha = curve.gain - curve.curvature * curve.centre
+        return cls(1 / alpha, 4 * curve.curvature / alpha**2)
 
-    References
-    ----------
-    .. [1] Croton et al., Opt. Express 27(10) 14231 (2019), https://doi.org/10.1364/OE.27.014231
-    """
-    frame = flat[None]
-    masked = ~np.isfinite(frame)
-    if masked.any():
-        frame = fill_masked(frame, masked)
-    if reject is not None:
-        frame = replace_spots(frame, reject)
-    smooth: Float64 = gaussian(frame, smoothing)[0]
-    if n_std is None:
-        return smooth
-    residual = smooth - coef * frame[0]
-    persistent = np.abs(residual) >= n_std * np.std(residual)
-    return smooth - np.where(persistent, residual, 0.0)
+    def apply(self, measured: Float64) -> Float64:
+        """Give what perfect pixels would have measured, DN above dark."""
+        maps = Maps.of(np.zeros(self.coef.shape), *self, np.dtype(np.float64))
+        corrected: Float64 = maps.apply(measured.copy())
+        return corrected
+
+
+class Maps(NamedTuple):
+    """What a correction needs of each pixel, in the dtype of the result."""
+
+    dark: Array
+    """DN."""
+    scale: Array | None
+    """Factor; None where the response curves."""
+    half: Array | None = None
+    """1 / (2 scale) of a response that curves."""
+    half_squared: Array | None = None
+    bend: Array | None = None
+    """half_squared times q: the corrected value is m / (half + sqrt(half_squared + bend m))."""
+
+    @classmethod
+    def of(cls, dark: Float64, scale: Float64, curvature: Float64 | None, dtype: np.dtype) -> Self:
+        """Prepare the maps of a correction; ``curvature`` is q, 1/DN."""
+        if curvature is None:
+            return cls(dark.astype(dtype), scale.astype(dtype))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            half = 0.5 / scale
+            square = half**2
+            return cls(
+                dark.astype(dtype), None, *(m.astype(dtype) for m in (half, square, square * curvature))
+            )
+
+    def each(self, change: Callable[[Array], Array]) -> Maps:
+        """Give the maps with each of them changed: cut to some rows, or moved to a device."""
+        return Maps(*(None if m is None else change(m) for m in self))
+
+    def apply(self, measured: Array) -> Array:
+        """Correct measured values in place, where the array library can."""
+        if self.scale is not None:
+            measured *= self.scale
+            return measured
+        root = measured * self.bend
+        root += self.half_squared
+        with np.errstate(invalid="ignore"):  # a reading that no intensity gives is NaN
+            root = np.sqrt(root, out=root) if is_numpy(root) else namespace(root).sqrt(root)
+        root += self.half
+        measured /= root
+        return measured
 
 
 def scale_map(coef: Float64, flat: Float64 | None) -> Float64:
-    """Factor that turns image minus dark into the corrected image.
+    """Factor that turns image minus dark into the corrected image, but for curvature.
 
     Parameters
     ----------
     coef : array of shape detector_shape, float64
-        Response coefficients, dimensionless.
+        Response coefficients near the dark, dimensionless.
     flat : array of shape detector_shape, float64, or None
-        What :func:`expected_flat` gave, DN; None leaves the result in DN.
+        Expected flat, DN above dark; None leaves the result in DN.
 
     Returns
     -------
@@ -79,6 +110,24 @@ def scale_map(coef: Float64, flat: Float64 | None) -> Float64:
         return coef
     positive = flat > 0
     return np.where(positive, coef / np.where(positive, flat, 1.0), np.nan)
+
+
+def record(straight: Array, dark: Array, curvature: Array) -> Array:
+    """Give what the detector would have recorded: the inverse of a correction that curves.
+
+    Parameters
+    ----------
+    straight : array of shape (n_frames, *detector_shape)
+        Corrected images over ``scale``: what pixels without curvature would measure, DN above dark.
+    dark, curvature : arrays of detector shape
+        DN, and q of the module's formula, 1/DN.
+
+    Returns
+    -------
+    array of the shape of ``straight``
+        DN.
+    """
+    return straight * (1 + straight * (curvature / 4)) + dark
 
 
 def replace_spots(frames: Array, n_spreads: float) -> Array:
@@ -93,15 +142,15 @@ def replace_spots(frames: Array, n_spreads: float) -> Array:
     return xp.where(find_spots(whole, medians, n_spreads) & finite, medians, frames)
 
 
-def correct(frames: Array, dark: Array, scale: Array, reject: float | None, out: Array | None) -> Array:
+def correct(frames: Array, maps: Maps, reject: float | None, out: Array | None) -> Array:
     """Correct frames, or rows of them when nothing is rejected.
 
     Parameters
     ----------
     frames : array of shape (n_frames, *shape)
         Raw frames, DN, of any real dtype.
-    dark, scale : arrays of shape ``shape``
-        The two maps, in the dtype of the result.
+    maps : Maps of arrays of shape ``shape``
+        In the dtype of the result.
     reject : float or None
         Spots beyond so many robust spreads are replaced by the median around them.
     out : NumPy array of the shape of ``frames``, or None
@@ -110,16 +159,15 @@ def correct(frames: Array, dark: Array, scale: Array, reject: float | None, out:
     Returns
     -------
     array of the shape of ``frames``
-        ``(frames - dark) * scale``; ``out`` if that was given.
+        ``out`` if that was given.
     """
     if is_numpy(frames) and reject is None:
-        out = np.empty(frames.shape, dark.dtype) if out is None else out
+        out = np.empty(frames.shape, maps.dark.dtype) if out is None else out
         np.copyto(out, frames, casting="unsafe")
-        np.subtract(out, dark, out=out)
-        np.multiply(out, scale, out=out)
-        return out
-    measured = subtract_dark(frames, dark)
-    corrected = (measured if reject is None else replace_spots(measured, reject)) * scale
+        out -= maps.dark
+        return maps.apply(out)
+    measured = subtract_dark(frames, maps.dark)
+    corrected = maps.apply(measured if reject is None else replace_spots(measured, reject))
     if out is None:
         return corrected
     out[...] = corrected

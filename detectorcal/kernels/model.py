@@ -11,14 +11,17 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from detectorcal._arrays import put_like
+from detectorcal._arrays import namespace, put_like
 from detectorcal._typing import Array, Float64, Shape
 
 __all__ = [
     "COMMON",
+    "EXTREMES",
     "ROW_STEP",
+    "Curve",
     "Response",
     "ResponseModel",
+    "StraightLine",
     "Sums",
     "add_rows",
     "add_sums",
@@ -33,38 +36,114 @@ COMMON = ("frames", "expected")
 ROW_STEP = 16
 """What is one number, or smooth over the detector, is summed in every so many-th row of an area only."""
 
+EXTREMES = frozenset({"highest"})
+"""What is no sum but a largest value, and is merged as such."""
+
 Sums: TypeAlias = dict[str, Float64]
 """Detector-shaped sums over frames by name."""
+
+
+class Curve(NamedTuple):
+    """The posterior of each pixel's response, s (a + b (s - centre)); float64 arrays of detector shape."""
+
+    gain: Float64
+    """a: measured over expected at the centre, dimensionless."""
+    curvature: Float64
+    """b: change of the gain with the level, 1/DN."""
+    gain_variance: Float64
+    """Dimensionless."""
+    covariance: Float64
+    """Of gain and curvature, 1/DN."""
+    curvature_variance: Float64
+    """1/DN^2."""
+    centre: float
+    """DN."""
+    prior_std: float
+    """Standard deviation of the curvature from pixel to pixel, 1/DN."""
+
+    def relative_variance(self, level: Float64 | float) -> Float64:
+        """Give the relative variance of a corrected value, dimensionless.
+
+        That of ``a + b (s - centre)``, over the square of the response's slope at ``level``, the corrected
+        value in DN above dark: an array of detector shape, or one number.
+        """
+        x = level - self.centre
+        variance = self.gain_variance + x * (2 * self.covariance + x * self.curvature_variance)
+        return variance / (self.gain + self.curvature * (x + level)) ** 2
+
+    def where(self, condition: np.ndarray, otherwise: Curve) -> Curve:
+        """Give this curve at the pixels of a condition and another one elsewhere."""
+        pairs = zip(self[:-2], otherwise[:-2], strict=True)
+        a, b, aa, ab, bb = (np.where(condition, here, there) for here, there in pairs)
+        return Curve(a, b, aa, ab, bb, self.centre, self.prior_std)
+
+    def response(self, level: Float64) -> Float64:
+        """Give what each pixel measures at a level, both DN above dark."""
+        return level * (self.gain + self.curvature * (level - self.centre))
+
+
+class StraightLine(NamedTuple):
+    """What is known of straight lines through the origin; float64 arrays of detector shape."""
+
+    coef: Float64
+    """Expected over measured, dimensionless."""
+    coef_std: Float64
+    """Its standard error."""
+    centre: float
+    """What the sweep's expected values are like, DN."""
+
+    def relative_variance(self, level: Float64 | float) -> Float64:
+        """Give the relative variance of a corrected value, dimensionless; the same at every level."""
+        variance: Float64 = (self.coef_std / self.coef) ** 2
+        return variance
 
 
 class Response(NamedTuple):
     """A solved model: detector-shaped arrays."""
 
     coef: Float64
-    """Expected over measured, dimensionless."""
+    """Expected over measured at the level, dimensionless."""
     relative_variance: Float64
-    """Variance of ``coef`` under photon noise, over ``coef`` squared; NaN where it is not known."""
+    """Variance of ``coef`` under the sweep's noise, over ``coef`` squared; NaN where it is not known."""
     system_gain: float
-    """K, DN per electron, estimated from the residuals; NaN if they do not tell."""
+    """K, DN per electron, given or estimated from the residuals; NaN if they do not tell."""
+    level: float
+    """What the sweep's expected values are like, DN: their mean, or the centre of a curve."""
+    curve: Curve | None = None
+    """Where the response is no straight line."""
 
 
 class ResponseModel(Protocol):
     """How a pixel's measured value depends on the expected one."""
 
-    names: tuple[str, ...]
-    """The sums it needs of every pixel, besides :data:`COMMON`."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sums it needs of every pixel, besides :data:`COMMON`."""
+        ...
 
-    sampled_names: tuple[str, ...]
-    """The sums it needs of some rows only; see :func:`sampled_rows`."""
+    @property
+    def sampled_names(self) -> tuple[str, ...]:
+        """The sums it needs of some rows only; see :func:`sampled_rows`."""
+        ...
 
-    def accumulate(self, measured: Array, difference: Array) -> dict[str, Array]:
+    @property
+    def curved(self) -> bool:
+        """Whether :meth:`solve` gives a curve, and flats are evidence."""
+        ...
+
+    @property
+    def twice(self) -> bool:
+        """Whether its expected values are smoothed twice; see :mod:`detectorcal.kernels.smoothing`."""
+        ...
+
+    def accumulate(self, expected: Array, measured: Array) -> dict[str, Array]:
         """Sum over a run of frames what ``names`` says.
 
         Parameters
         ----------
-        measured, difference : arrays of shape (n_frames, *block_shape)
-            Frame minus dark, and expected minus measured, DN; both are 0 where a pixel takes no part, and
-            their sum, the expected value, is positive where it does.
+        expected, measured : arrays of shape (n_frames, *block_shape)
+            Smoothed frame minus dark, and frame minus dark, DN. Both are 0 where a pixel takes no part;
+            the expected value is positive where it does. Both may be overwritten.
 
         Returns
         -------
@@ -72,12 +151,12 @@ class ResponseModel(Protocol):
         """
         ...
 
-    def accumulate_sampled(self, expected: Array, difference: Array) -> dict[str, Array]:
+    def accumulate_sampled(self, expected: Array, measured: Array) -> dict[str, Array]:
         """Sum over a run of frames what ``sampled_names`` says, alike."""
         ...
 
-    def solve(self, sums: Mapping[str, Float64]) -> Response:
-        """Solve for each pixel's response; NaN where the sums do not determine it."""
+    def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
+        """Solve for each pixel's response, with K if that is known; NaN where the sums tell nothing."""
         ...
 
 
@@ -106,7 +185,15 @@ def add_rows(totals: Mapping[str, Array], sums: Mapping[str, Array], rows: slice
     """Add the sums of some rows in place."""
     for name, values in sums.items():
         block = totals[name][rows, ...]
-        block += values
+        if name in EXTREMES:
+            block[...] = _larger(block, values)
+        else:
+            block += values
+
+
+def _larger(a: Array, b: Array) -> Array:
+    xp = namespace(a)
+    return xp.maximum(a, xp.astype(b, a.dtype))
 
 
 def add_sums(parts: Iterable[Mapping[str, Float64]]) -> Sums:
@@ -115,5 +202,8 @@ def add_sums(parts: Iterable[Mapping[str, Float64]]) -> Sums:
     merged = {name: np.array(values, np.float64) for name, values in first.items()}
     for part in others:
         for name, values in merged.items():
-            values += part[name]
+            if name in EXTREMES:
+                np.maximum(values, part[name], out=values)
+            else:
+                values += part[name]
     return merged

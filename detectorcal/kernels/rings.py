@@ -18,11 +18,14 @@ from detectorcal.kernels.masking import MAD_TO_STD, fill_masked
 from detectorcal.kernels.model import Sums
 from detectorcal.kernels.smoothing import Smoothing, gaussian
 
-__all__ = ["Offsets", "attenuation", "join_scans", "offsets", "scan_sums"]
+__all__ = ["Offsets", "add_run", "attenuation", "join_scans", "offsets", "scan_sums"]
 
 LARGEST_OFFSET = float(np.log(10.0))
 """However little is known of a pixel, it is not changed by more than a factor of 10, beyond which a
 calibration calls it defective."""
+
+SUMMED = ("count", "total", "pairs", "squares")
+"""What of the sums of a scan is added up."""
 
 TRUNCATE = 4.0
 """Standard deviations at which the Gaussian along the row ends."""
@@ -56,16 +59,20 @@ def attenuation(frames: Array, dtype: np.dtype) -> Array:
     """
     xp = namespace(frames)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return -xp.log(xp.astype(frames, getattr(xp, dtype.name), copy=False))
+        values = xp.log(xp.astype(frames, getattr(xp, dtype.name), copy=False))
+    values *= -1
+    return values
 
 
-def scan_sums(values: Array) -> dict[str, Array]:
-    """Sum a few consecutive projections.
+def scan_sums(values: Array, before: Array | None = None) -> dict[str, Array]:
+    """Sum a run of a few consecutive projections.
 
     Parameters
     ----------
     values : array of shape (n_projections, *shape), floating
         What :func:`attenuation` gave; what is not finite is left out.
+    before : array of shape ``shape``, optional
+        The projection before them, for the step from there.
 
     Returns
     -------
@@ -74,25 +81,49 @@ def scan_sums(values: Array) -> dict[str, Array]:
         successive ones; and the ``first`` and ``last`` projection, by which scans are joined.
     """
     xp = namespace(values)
-    finite = xp.isfinite(values)
-    whole = bool(xp.all(finite))  # then nothing needs to be counted or masked
-    known = values if whole else xp.where(finite, values, xp.zeros_like(values))
-    steps = known[1:, ...] - known[:-1, ...]
-    if whole:
+    sums = {"first": values[0, ...], "last": values[-1, ...]}
+    chain = values if before is None else xp.concat([before[None, ...], values], axis=0)
+    n_before = chain.shape[0] - values.shape[0]
+    with np.errstate(invalid="ignore", over="ignore"):
+        whole = bool(xp.all(xp.isfinite(xp.sum(chain, axis=0))))
+    if whole:  # then nothing needs to be counted or masked
         ones = xp.ones_like(values[0, ...], dtype=xp.float64)
-        count, pairs = ones * values.shape[0], ones * steps.shape[0]
+        count, pairs = ones * values.shape[0], ones * (chain.shape[0] - 1)
+        steps = chain[1:, ...] - chain[:-1, ...]
     else:
+        finite = xp.isfinite(chain)
+        chain = xp.where(finite, chain, xp.zeros_like(chain))
         both = finite[1:, ...] & finite[:-1, ...]
-        steps = xp.where(both, steps, xp.zeros_like(steps))
-        count, pairs = (xp.sum(where, axis=0, dtype=xp.float64) for where in (finite, both))
-    return {
+        steps = xp.where(both, chain[1:, ...] - chain[:-1, ...], xp.zeros_like(both, dtype=chain.dtype))
+        count, pairs = (
+            xp.sum(xp.astype(where, xp.float64), axis=0) for where in (finite[n_before:, ...], both)
+        )
+    return sums | {
         "count": count,
-        "total": xp.sum(known, axis=0, dtype=xp.float64),
+        "total": xp.astype(sum_of_products(chain[n_before:, ...]), xp.float64),
         "pairs": pairs,
         "squares": xp.astype(sum_of_products(steps, steps), xp.float64),
-        "first": values[0, ...],
-        "last": values[-1, ...],
     }
+
+
+def add_run(total: dict[str, Array], values: Array) -> None:
+    """Add the run that follows to what was summed of a scan, in place; to nothing, if it is the first.
+
+    Parameters
+    ----------
+    total : dict of str to array
+        What :func:`scan_sums` gave, or nothing.
+    values : array of shape (n_projections, *shape), floating
+        What :func:`attenuation` gave.
+    """
+    run = scan_sums(values, total.get("last"))
+    for name in SUMMED:
+        if name in total:
+            total[name] += run[name]
+        else:
+            total[name] = run[name]
+    total.setdefault("first", run["first"])
+    total["last"] = run["last"]
 
 
 def join_scans(parts: list[dict[str, Array]]) -> dict[str, Array]:
@@ -115,7 +146,7 @@ def join_scans(parts: list[dict[str, Array]]) -> dict[str, Array]:
             step = part["first"] - joined["last"]
         both = xp.isfinite(step)
         step = xp.astype(xp.where(both, step, xp.zeros_like(step)), xp.float64)
-        for name in ("count", "total", "pairs", "squares"):
+        for name in SUMMED:
             joined[name] = joined[name] + part[name]
         joined["pairs"] = joined["pairs"] + xp.astype(both, xp.float64)
         joined["squares"] = joined["squares"] + step * step

@@ -70,6 +70,9 @@ class Smoothing:
     mode: str
     cval: float
     truncate: float
+    twice: bool = False
+    """Whether what one smoothing takes away is smoothed and given back, 2 G F - G G F: Tukey's twicing. It
+    bends a curved beam far less, for a little more of the pixels' noise."""
 
     @property
     def radius(self) -> int:
@@ -154,8 +157,11 @@ class _LineFilter:
         s = self._smoothing
         frames = rows_of(slice(None))
         smoothed = np.empty_like(frames)
+        options = {"sigma": s.sigma, "mode": s.mode, "cval": s.cval, "truncate": s.truncate}
         for frame, out in zip(frames, smoothed, strict=True):
-            ndimage.gaussian_filter(frame, s.sigma, output=out, mode=s.mode, cval=s.cval, truncate=s.truncate)
+            ndimage.gaussian_filter(frame, output=out, **options)
+            if s.twice:
+                out += out - ndimage.gaussian_filter(out, **options)
         return smoothed
 
     def expand(self, condensed: Array, rows: slice) -> Array:
@@ -188,6 +194,7 @@ class _Products:
 
         self._shape = shape
         self._padding = smoothing.cval if mode == "constant" else 0.0
+        self._twice = smoothing.twice
         self._down_A, self._down_B = put(factors[0].A), put(factors[0].B.T)
         self._across_A, self._across_B = put(factors[-1].A.T), put(factors[-1].B)
         ones = [factor.B.sum(axis=0) for factor in factors]
@@ -195,16 +202,27 @@ class _Products:
         self._of_ones = put(ones[0] if len(shape) == 1 else np.outer(*ones))
         self._detail = put(detail[0] if len(shape) == 1 else np.outer(*detail))
         self._level = put((1 - detail[0]) if len(shape) == 1 else np.outer(1 - detail[0], 1 - detail[1]))
+        self._down_again = put(factors[0].B.T @ factors[0].A)
+        self._across_again = put(factors[-1].A.T @ factors[-1].B)
 
     def project(self, rows_of: Callable[[slice], Array]) -> Array:
         if len(self._shape) == 1:
-            core = rows_of(slice(None)) @ self._across_B
-            level = core[:, -1:]
+            core = self._condense(rows_of(slice(None)) @ self._across_B)
         else:
-            core = self._project_areas(rows_of)
-            level = core[:, -1:, -1:]
-        # smoothing is linear: taking the level out here is taking it out of the frames
-        return (core - level * self._of_ones) * self._detail + (level - self._padding) * self._level
+            core = self._condense(self._project_areas(rows_of))
+        return 2 * core - self._condense(self._projected_again(core)) if self._twice else core
+
+    def _condense(self, projected: Array) -> Array:
+        """Take the level out; smoothing is linear, so that it is taken out of the frames."""
+        level = projected[:, -1:] if len(self._shape) == 1 else projected[:, -1:, -1:]
+        return (projected - level * self._of_ones) * self._detail + (level - self._padding) * self._level
+
+    def _projected_again(self, core: Array) -> Array:
+        """Project the smoothed frames that a condensed form stands for, without expanding it."""
+        again = core @ self._across_again
+        if len(self._shape) == 2:
+            again = self._down_again @ again
+        return again + self._padding * self._of_ones
 
     def _project_areas(self, rows_of: Callable[[slice], Array]) -> Array:
         """Add up what blocks of rows contribute."""

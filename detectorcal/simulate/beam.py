@@ -35,6 +35,11 @@ def beam_profile(
     -------
     array of `shape`, float64
         Dimensionless; times a level in DN it is an intensity.
+
+    Examples
+    --------
+    >>> beam_profile((5,)).round(2)
+    array([0.8 , 0.95, 1.  , 0.95, 0.8 ])
     """
     require(kind in ("bell", "even", "rough"), "kind", "'bell', 'even' or 'rough'", kind)
     if kind == "even":
@@ -53,7 +58,21 @@ def beam_profile(
 def exposure_ladder(
     beam: ArrayLike, n_frames: int, *, lowest: float = 200.0, highest: float = 3000.0
 ) -> Float64:
-    """One beam at rising intensities, (n_frames, *detector_shape), DN, peaks evenly spaced.
+    """One beam at rising intensities.
+
+    Parameters
+    ----------
+    beam : array of detector shape
+        Shape of the beam, about 1 at its brightest.
+    n_frames : int
+        Number of frames.
+    lowest, highest : float
+        Intensity of the first and the last frame where `beam` is 1, DN; evenly spaced between.
+
+    Returns
+    -------
+    array of shape (n_frames, *detector_shape), float64
+        Intensities, DN.
 
     Examples
     --------
@@ -66,16 +85,58 @@ def exposure_ladder(
 
 
 def moved_beam(shape: Shape, n_frames: int, *, peak: float = 3000.0, width: float = 0.3) -> Float64:
-    """One bell swept across the last axis from edge to edge, (n_frames, *shape), DN."""
+    """One bell swept across the last axis from edge to edge.
+
+    Parameters
+    ----------
+    shape : (width,) or (height, width)
+        Detector shape.
+    n_frames : int
+        Number of frames, and of places of the bell.
+    peak : float
+        Intensity at the middle of the bell, DN.
+    width : float
+        Standard deviation of the bell, as a fraction of each side.
+
+    Returns
+    -------
+    array of shape (n_frames, *shape), float64
+        Intensities, DN.
+
+    Examples
+    --------
+    >>> moved_beam((5,), 3).argmax(axis=1)
+    array([0, 2, 4])
+    """
     centres = np.linspace(0.0, 1.0, n_frames)
     return np.stack([peak * beam_profile(shape, width=width, centre=c) for c in centres])
 
 
 def drifting_beam(beam: ArrayLike, n_frames: int, *, drift: float = 0.01, seed: Seed = 0) -> Float64:
-    """Let brightness and left-right balance of a beam walk at random, (n_frames, *detector_shape), DN.
+    """Let brightness and left-right balance of a beam walk at random.
 
-    `drift` is the relative standard deviation that each of the two walks has reached at the last frame
-    (the balance at the edges of the last axis); the first frame is `beam` itself.
+    Parameters
+    ----------
+    beam : array of detector shape
+        Intensity of the first frame, DN.
+    n_frames : int
+        Number of frames.
+    drift : float
+        Relative standard deviation that each of the two walks has reached at the last frame (the balance
+        at the edges of the last axis).
+    seed : int or numpy.random.Generator, default 0
+        Source of the randomness.
+
+    Returns
+    -------
+    array of shape (n_frames, *detector_shape), float64
+        Intensities, DN.
+
+    Examples
+    --------
+    >>> beams = drifting_beam([1000.0, 1000.0], 3)
+    >>> beams[0], bool(np.all(np.abs(beams - 1000) < 100))
+    (array([1000., 1000.]), True)
     """
     beam = np.asarray(beam, dtype=np.float64)
     steps = np.random.default_rng(seed).standard_normal((2, n_frames))

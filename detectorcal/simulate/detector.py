@@ -25,7 +25,7 @@ class Detector:
 
     above its dark [1]_. As ``s (a + b' (s - s0))``: ``a = g (1 + b s0)`` and ``b' = g b``.
 
-    Attributes
+    Parameters
     ----------
     gain : array of detector shape, float64
         Relative sensitivity, 1 for a perfect pixel, 0 for a dead one.
@@ -109,7 +109,7 @@ class Detector:
         dead, hot : float
             Fractions of the pixels that see nothing, and whose dark lies 1000 to 3000 DN higher and is noisy.
         system_gain, row_noise, blur, light_yield, bits
-            As the attributes.
+            As those of the class.
         seed : int or numpy.random.Generator, default 0
             Source of the randomness.
         """
@@ -154,6 +154,10 @@ class Detector:
         ----------
         intensity : array of shape (..., *detector_shape)
             Mean reading of a perfect pixel above its dark, DN.
+
+        Returns
+        -------
+        array of the shape of `intensity`, float64
         """
         light = spread(self._checked(intensity), self.blur, len(self.shape))
         return np.maximum(self.gain * light * (1.0 + self.curvature * light), 0.0)
@@ -185,11 +189,39 @@ class Detector:
         return frames
 
     def darks(self, n_frames: int, seed: Seed) -> NDArray[Any]:
-        """Record frames without beam, (n_frames, *detector_shape), raw DN."""
+        """Record frames without beam.
+
+        Parameters
+        ----------
+        n_frames : int
+            Number of frames.
+        seed : int or numpy.random.Generator
+            Source of the noise.
+
+        Returns
+        -------
+        array of shape (n_frames, *detector_shape)
+            Raw readings, DN.
+        """
         return self.flats(np.zeros(self.shape), n_frames, seed)
 
     def flats(self, beam: ArrayLike, n_frames: int, seed: Seed) -> NDArray[Any]:
-        """Record frames of a steady beam (detector shape, DN), (n_frames, *detector_shape), raw DN."""
+        """Record frames of a steady beam.
+
+        Parameters
+        ----------
+        beam : array of detector shape
+            Intensity, DN.
+        n_frames : int
+            Number of frames.
+        seed : int or numpy.random.Generator
+            Source of the noise.
+
+        Returns
+        -------
+        array of shape (n_frames, *detector_shape)
+            Raw readings, DN.
+        """
         return self.record(np.broadcast_to(self._checked(beam), (n_frames, *self.shape)), seed)
 
     def _checked(self, intensity: ArrayLike) -> Float64:
@@ -274,6 +306,12 @@ def drifting_darks(
     -------
     array of shape (n_frames, *detector_shape), float64
         DN, free of noise; for `Detector.record`, and for a fit that subtracts darks frame by frame.
+
+    Examples
+    --------
+    >>> detector = Detector.random((64, 64))
+    >>> drifting_darks(detector, 3, drift=50).mean(axis=(1, 2)).round()
+    array([100., 125., 150.])
     """
     growth = drift * (1.0 + spread * np.random.default_rng(seed).standard_normal(detector.shape))
     return detector.dark + np.multiply.outer(np.linspace(0.0, 1.0, n_frames), growth)

@@ -12,7 +12,25 @@ from detectorcal.simulate.detector import Detector
 
 
 class Ellipse(NamedTuple):
-    """Part of a phantom: lengths in half widths of the field, density in attenuation per half width."""
+    """Part of a phantom: lengths in half widths of the field of view.
+
+    Parameters
+    ----------
+    density : float
+        Attenuation per half width; where ellipses overlap densities add up.
+    x, y : float
+        Middle, from the axis of rotation.
+    a, b : float
+        Semi-axes.
+    tilt : float
+        Angle of the semi-axis `a` against x, rad.
+
+    Examples
+    --------
+    >>> drill_hole = Ellipse(-0.3, x=0.2, a=0.1, b=0.1)
+    >>> drill_hole.y, drill_hole.tilt
+    (0.0, 0.0)
+    """
 
     density: float
     x: float = 0.0
@@ -20,7 +38,6 @@ class Ellipse(NamedTuple):
     a: float = 0.5
     b: float = 0.5
     tilt: float = 0.0
-    """Angle of the semi-axis `a` against x, rad."""
 
 
 ELLIPSES = (
@@ -78,7 +95,28 @@ def phantom_sinogram(phantom: Sequence[Ellipse], angles: ArrayLike, width: int) 
 
 
 def phantom_image(phantom: Sequence[Ellipse], width: int) -> Float64:
-    """Attenuation per pixel at the pixels' middles, (width, width): the truth for `reconstruct`."""
+    """Attenuation at the pixels' middles: the truth for `reconstruct`.
+
+    Parameters
+    ----------
+    phantom : sequence of Ellipse
+        Densities add up where ellipses overlap.
+    width : int
+        Pixels of a side.
+
+    Returns
+    -------
+    array of shape (width, width), float64
+        Attenuation per pixel.
+
+    Examples
+    --------
+    >>> phantom_image([Ellipse(1.0, a=0.5, b=0.5)], 4)
+    array([[0. , 0. , 0. , 0. ],
+           [0. , 0.5, 0.5, 0. ],
+           [0. , 0.5, 0.5, 0. ],
+           [0. , 0. , 0. , 0. ]])
+    """
     x = _positions(width)
     y = x[:, None]
     image = np.zeros((width, width))
@@ -111,6 +149,15 @@ def projections(
     -------
     array of shape (n_angles, *detector_shape)
         Raw readings, DN.
+
+    Examples
+    --------
+    >>> from detectorcal.simulate import ELLIPSES, Detector, beam_profile, projections
+    >>> detector = Detector.random((8, 64), seed=0)
+    >>> angles = np.linspace(0, np.pi, 30, endpoint=False)
+    >>> scan = projections(detector, 2000 * beam_profile((8, 64)), ELLIPSES, angles, seed=1)
+    >>> scan.shape, scan.dtype
+    ((30, 8, 64), dtype('uint16'))
     """
     rng = np.random.default_rng(seed)
     sinogram = phantom_sinogram(phantom, angles, detector.shape[-1])
@@ -136,6 +183,14 @@ def reconstruct(sinogram: ArrayLike, angles: ArrayLike) -> Float64:
     References
     ----------
     .. [1] A. C. Kak and M. Slaney, Principles of Computerized Tomographic Imaging (1988), section 3.3.3.
+
+    Examples
+    --------
+    >>> angles = np.linspace(0, np.pi, 180, endpoint=False)
+    >>> disc = [Ellipse(1.0, a=0.5, b=0.5)]
+    >>> slice_ = reconstruct(phantom_sinogram(disc, angles, 101), angles)
+    >>> round(float(slice_[50, 50]), 4), round(2 / 101, 4)
+    (0.0198, 0.0198)
     """
     rows, angles = np.asarray(sinogram, dtype=np.float64), np.asarray(angles, dtype=np.float64)
     fits = rows.ndim == 2 and angles.shape == rows.shape[:1]

@@ -12,9 +12,10 @@ from typing import Any
 import threadpoolctl
 
 PACKAGES = ("detectorcal", "numpy", "scipy", "h5py", "joblib", "numexpr", "algotom", "tomopy")
+"""What the benchmarks of time and memory compare or rest on."""
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine(packages: tuple[str, ...] = PACKAGES) -> dict[str, Any]:
     """Give the processor, its number of cores, memory, and the versions of what took part."""
     libraries = {
         f"{info['internal_api']} {info['version']}"
@@ -28,7 +29,7 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "BLAS": ", ".join(sorted(libraries)),
-        **{name: version for name in PACKAGES if (version := _version(name)) is not None},
+        **{name: version for name in packages if (version := _version(name)) is not None},
     }
 
 

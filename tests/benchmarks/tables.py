@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BEGIN = "<!-- measured: begin (python -m tests.benchmarks --markdown writes what is between these lines) -->"
+BEGIN = "<!-- measured: begin (--markdown writes what is between these lines) -->"
 END = "<!-- measured: end -->"
 
 Row = dict[str, Any]

@@ -1,0 +1,130 @@
+"""What a flat tells a calibration: the beam, and where a pixel is no longer what it was."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detectorcal._defects import DEFECTS
+from detectorcal._errors import warn
+from detectorcal._typing import Float64
+from detectorcal.kernels.correction import Inverse
+from detectorcal.kernels.curve import Noise
+from detectorcal.kernels.flat import follow_residuals, heed_flat, smoothed_flat
+from detectorcal.kernels.model import ROW_STEP, Curve, StraightLine
+from detectorcal.kernels.smoothing import Smoothing
+
+__all__ = ["Told", "tell_flat"]
+
+BEYOND = 0.02
+"""Share by which a level may exceed the brightest of the sweep before it is warned of: drift of the beam."""
+
+
+class Told(NamedTuple):
+    """What a correction takes from calibration and flat."""
+
+    response: Curve | StraightLine
+    defects: np.ndarray
+    beam: Float64
+    """Expected flat, DN above dark."""
+    divisor: Float64
+    """What a corrected image is divided by, DN: the beam, or what follows the flat's residuals."""
+
+
+def tell_flat(
+    calibrator: Any,
+    flat: Float64,
+    response: Curve | StraightLine,
+    smoothing: Smoothing,
+    *,
+    n_std: float | None,
+    n_flats: int,
+) -> Told:
+    """Find out what a flat tells.
+
+    Parameters
+    ----------
+    calibrator : DetectorCalibrator
+        Fitted.
+    flat : array of shape detector_shape, float64
+        Mean flat minus dark, DN.
+    response : Curve or StraightLine
+        What the calibrator knows of the pixels.
+    smoothing : Smoothing
+        Its Gaussian.
+    n_std : float or None
+        Threshold of the paper's residual correction, which is then all that is done.
+    n_flats : int
+        Frames that ``flat`` is the mean of: its weight as evidence on a curve.
+
+    Returns
+    -------
+    Told
+    """
+    good = calibrator.defects_ == 0
+    # a defect is filled from its neighbours before smoothing
+    flat = np.where(good, flat, np.nan)
+    clean, beam = smoothed_flat(flat, smoothing, calibrator.reject)
+    divisor, defects = beam, calibrator.defects_
+    curve = response if isinstance(response, Curve) else None
+    if n_std is not None:
+        divisor = follow_residuals(clean, beam, Inverse.of(calibrator.coef_, curve), n_std)
+    elif curve is not None:
+        _warn_of_bright_flat(beam, calibrator.sums_["highest"])
+        told = np.where(clean == flat, flat, np.nan)  # nothing where it was filled or a spot replaced
+        response, changed = _heed(calibrator, told, beam, n_flats, curve)
+        defects = defects | np.uint8(DEFECTS["changed"]) * changed
+    _warn_of_dark_flat(divisor)
+    return Told(response, defects, beam, divisor)
+
+
+def _heed(
+    calibrator: Any, measured: Float64, beam: Float64, n_flats: int, curve: Curve
+) -> tuple[Curve, np.ndarray]:
+    """Refine the response by the flat, and find the pixels that have changed."""
+    noise = Noise(calibrator.system_gain_, curve.centre, curve.prior_std)
+    if np.isnan(noise.system_gain):  # without noise nothing can be weighed
+        return curve, np.zeros(beam.shape, np.bool_)
+    rho = calibrator.read_noise_level_
+    heeded, changed = heed_flat(beam, measured, n_flats, calibrator.sums_, curve, noise, rho)
+    good = calibrator.defects_ == 0
+    changed &= good
+    if np.any(changed):
+        warn(
+            f"{np.count_nonzero(changed)} of {changed.size} pixels have changed since the sweep, or are "
+            "dusty, as the flat shows; there it is followed. They are 128 in the correction's `defects`."
+        )
+    return heeded.where(good, curve), changed
+
+
+def _warn_of_bright_flat(flat: Float64, highest: Float64) -> None:
+    """Count the pixels where a flat is brighter than the sweep, whose curve is there a guess."""
+    if flat.ndim == 2:
+        highest = _between_sampled_rows(highest)
+    count = int(np.count_nonzero(flat > (1 + BEYOND) * highest))
+    if count:
+        warn(
+            f"the flat is brighter than every frame of the sweep at {count} of {flat.size} pixels: there the "
+            "curve is continued to where nothing was measured. Record a sweep as bright as the scan, or use "
+            'method="photon".'
+        )
+
+
+def _between_sampled_rows(values: Float64) -> Float64:
+    """Fill the rows between those that are sampled, by straight lines; the last are as the last sampled."""
+    above, share = np.divmod(np.arange(len(values)), ROW_STEP)
+    sampled = values[::ROW_STEP]
+    below = np.minimum(above + 1, len(sampled) - 1)
+    weight = (share / ROW_STEP)[:, None]
+    filled: Float64 = (1 - weight) * sampled[above] + weight * sampled[below]
+    return filled
+
+
+def _warn_of_dark_flat(flat: Float64) -> None:
+    count = int(np.count_nonzero(~(flat > 0)))
+    if count:
+        warn(
+            f"the flat is not above the dark at {count} of {flat.size} pixels: a transmission means nothing "
+            "there, and they become NaN."
+        )
