@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import detectorcal
@@ -202,6 +202,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.dictionaries(st.sampled_from(["inputs", "calibration", "parameters", "time"]), json_values))
 def test_any_record_of_a_stranger_is_shown(history):
     rows = list(_provenance.describe(history))
