@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -10,6 +11,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from detectorcal import _typing
 from detectorcal._errors import (
@@ -18,24 +23,32 @@ from detectorcal._errors import (
     InputError,
     MissingFileError,
     OutputExistsError,
+    TooLargeError,
     WriteError,
 )
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_HERE, _RENAME_EXCHANGE = -100, 2
+"""AT_FDCWD and the flag, from Linux's fcntl.h and fs.h."""
 _STEM_LENGTH = 40
 """Characters of the final name kept in the temporary one, which must fit the file system's 255 bytes."""
 
 
 @contextmanager
 def reading(path: object) -> Iterator[None]:
-    """Name `path` in the errors of the operating system that reading it may raise."""
+    """Name `path` in the errors of the operating system, and of memory, that reading it may raise."""
     try:
         yield
     except DetectorcalError:
         raise
     except FileNotFoundError as error:
         raise MissingFileError(f"`{path}` does not exist.") from error
+    except MemoryError as error:
+        raise TooLargeError(
+            f"`{path}` does not fit into memory ({error or 'MemoryError'}). If it cannot be so large, it is "
+            "damaged: copy it again from its source."
+        ) from error
     except (PermissionError, BlockingIOError) as error:
         raise AccessError(
             f"`{path}` may not be read ({error}). Check its permissions, and that no program is writing it."
@@ -143,8 +156,8 @@ def atomic_folder(path: _typing.Path, *, overwrite: bool) -> Iterator[Path]:
     Yields
     ------
     pathlib.Path
-        An empty folder beside the final one. When the block ends it is synced, the old store is moved
-        aside, the new one takes its place and the old one is removed. When the block raises it is removed.
+        An empty folder beside the final one. When the block ends it is synced and changes places with the
+        old store, which is then removed. When the block raises it is removed itself.
 
     Raises
     ------
@@ -172,13 +185,21 @@ def atomic_folder(path: _typing.Path, *, overwrite: bool) -> Iterator[Path]:
         with writing(path, only_full=True):
             yield temporary
         with writing(path):
-            put_in_place(temporary, path, overwrite=overwrite)
+            sync_tree(temporary)
+            check_target(path, folder=True, overwrite=overwrite)
+            if target.exists() and _exchange(temporary, target):
+                sync_folder(target.parent)
+            else:
+                _swap_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def put_in_place(temporary: Path, path: _typing.Path, *, overwrite: bool) -> None:
-    """Sync a whole output, a file or a zarr store, and give it its final name."""
+    """Sync a whole output, a file or a zarr store, and give it its final name.
+
+    The temporary name never comes to hold the old output: it may be one that a later run goes on with.
+    """
     target = Path(path).resolve()
     if temporary.is_dir():
         sync_tree(temporary)
@@ -228,9 +249,31 @@ def recover_folder(path: _typing.Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Give what stays the same until another file or folder is put in the place; None if there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
+
+
 def is_zarr_store(path: Path) -> bool:
     """Tell whether a folder is the root of a zarr array or group, of either format."""
     return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change names in one step, so that there is one under each at any moment.
+
+    Linux can (renameat2 with RENAME_EXCHANGE), on most file systems; tell whether it was done.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return bool(call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def _swap_folder(new: Path, target: Path) -> None:
@@ -270,6 +313,14 @@ def _beside(target: Path) -> Path:
 
 def _aside(target: Path) -> Path:
     return target.with_name(f".{target.name}.replaced")
+
+
+def write_at(file: io.FileIO, offset: int, values: NDArray[Any]) -> None:
+    """Write an array's bytes, all of them: a plain write may take only some."""
+    file.seek(offset)
+    rest = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    while len(rest):
+        rest = rest[file.write(rest) :]
 
 
 def sync(path: Path) -> None:

@@ -6,18 +6,21 @@ checked, so that a header that lies gives one error that says what is wrong.
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import scipy
 
 from detectorcal._errors import InputError
 from detectorcal._validation import check_number
 from detectorcal._version import __version__
 from detectorcal.kernels.model import ResponseModel, sum_names
 
-__all__ = ["DESCRIPTIONS", "pack", "provenance", "unpack"]
+__all__ = ["DESCRIPTIONS", "made_with", "pack", "parameters_of", "provenance", "unpack"]
 
 ESTIMATOR = "DetectorCalibrator"
 
@@ -44,15 +47,31 @@ DESCRIPTIONS = {
 """A line about each array, for those who open the file with other software."""
 
 
-def provenance(method: str, n_frames: int) -> dict[str, Any]:
-    """Tell when and with what a fit is made."""
+def made_with() -> dict[str, str]:
+    """Tell when and with what something is made.
+
+    The time is that of ``SOURCE_DATE_EPOCH`` where this is set, so that files can be made again to the byte.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    now = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
     return {
         "detectorcal": __version__,
         "numpy": np.__version__,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "method": method,
-        "n_frames": n_frames,
+        "scipy": scipy.__version__,
+        "python": platform.python_version(),
+        "time": now.isoformat(timespec="seconds"),
     }
+
+
+def provenance(method: str, n_frames: int) -> dict[str, Any]:
+    """Tell when and with what a fit is made."""
+    return {**made_with(), "method": method, "n_frames": n_frames}
+
+
+def parameters_of(calibrator: Any) -> dict[str, Any]:
+    """Give the parameters of an estimator that are saved, as JSON holds them."""
+    found = calibrator.get_params()
+    return {name: _plain(found[name]) for name in found if name not in OF_THE_MACHINE}
 
 
 def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -74,11 +93,7 @@ def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     curved = hasattr(calibrator, "curvature_")
     header = {
         "estimator": ESTIMATOR,
-        "params": {
-            name: _plain(value)
-            for name, value in calibrator.get_params().items()
-            if name not in OF_THE_MACHINE
-        },
+        "params": parameters_of(calibrator),
         "state": {
             "n_frames_seen": calibrator.n_frames_seen_,
             "system_gain": None if np.isnan(calibrator.system_gain_) else calibrator.system_gain_,

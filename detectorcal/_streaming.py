@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -186,7 +188,7 @@ class Threads:
     """
 
     def __init__(self, n_jobs: int | None) -> None:
-        self._n_threads = joblib.effective_n_jobs(n_jobs)
+        self._n_threads = _count(n_jobs)
         self._pool = ThreadPoolExecutor(self._n_threads, "detectorcal-worker")
 
     def __enter__(self) -> Self:
@@ -205,6 +207,14 @@ class Threads:
         return list(itertools.chain.from_iterable(done))
 
 
+def _count(n_jobs: int | None) -> int:
+    if n_jobs is None or not multiprocessing.current_process().daemon:
+        return int(joblib.effective_n_jobs(n_jobs))
+    # a worker of multiprocessing may start no processes, of which joblib warns, but it may start threads
+    with joblib.parallel_config(backend="threading"):
+        return int(joblib.effective_n_jobs(n_jobs))
+
+
 _blas_lock = threading.Lock()
 _blas_users = 0
 _blas_limiter: Any = None
@@ -214,6 +224,19 @@ _blas_limiter: Any = None
 def _blas_libraries() -> threadpoolctl.ThreadpoolController:
     """Look for them once: NumPy's is loaded by now, and the search takes longer than a frame."""
     return threadpoolctl.ThreadpoolController()
+
+
+def _forget_users() -> None:
+    """Begin anew in a forked child: threads that were inside, or held the lock, are not in it."""
+    global _blas_lock, _blas_users
+    _blas_lock = threading.Lock()
+    if _blas_users:
+        _blas_users = 0
+        _blas_limiter.restore_original_limits()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_users)
 
 
 @contextmanager

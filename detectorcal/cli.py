@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,16 @@ from typing import Any
 import click
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from detectorcal import demo
+from detectorcal import _provenance, demo
 from detectorcal._cli_inputs import opened
 from detectorcal._cli_report import report
 from detectorcal._cluster import connected, spread
 from detectorcal._defects import DEFECTS
-from detectorcal._errors import DetectorcalError, DetectorcalWarning, InputError
+from detectorcal._errors import DetectorcalError, DetectorcalWarning, FileFormatError, InputError
 from detectorcal._files import refuse_existing
 from detectorcal._persistence import check_calibration_name
 from detectorcal._typing import Stack
@@ -170,12 +171,13 @@ def fit(
             _refuse_unshared(frames, *([darks] if each else []))
             with connected(scheduler):
                 stack = spread(frames, batch_size=batch_size)
-                darks = spread(darks, batch_size=batch_size) if each else darks
-                calibrator.fit(stack, dark=darks, dark_per_frame=dark_per_frame)
+                shared = spread(darks, batch_size=batch_size) if each else darks
+                calibrator.fit(stack, dark=shared, dark_per_frame=dark_per_frame)
         else:
             with _progress(len(frames), "fitting", quiet) as advance:
                 stack = _Watched(frames, advance)
                 calibrator.fit(stack, dark=darks, dark_per_frame=dark_per_frame)
+        calibrator.provenance_["inputs"] = _provenance.describe_inputs(sweep=frames, dark=darks)
     if np.all(calibrator.defects_):
         raise InputError(f"no pixel of `{sweep}` could be calibrated, so nothing is written.{MOST_FAILED}")
     calibrator.save(output, overwrite=overwrite)
@@ -238,13 +240,23 @@ def correct(
             )
         correction = calibrator.correction(flats, sigma, darks, n_flats=n_flats, flat_has_dark=flat_has_dark)
         suppressor = RingSuppressor(correction, n_jobs=jobs, batch_size=batch_size) if rings else None
+        parameters = {
+            "sigma": sigma,
+            "n_flats": n_flats,
+            "flat_has_dark": flat_has_dark,
+            "reject": calibrator.reject,
+            "rings": rings,
+        }
+        made_by = _provenance.describe_correction(
+            calibrator, calibration, parameters, image=frames, flat=flats, dark=darks
+        )
         del calibrator  # its sums are ten maps that nothing needs any more
         if not np.any(np.isfinite(correction.scale)):
             raise InputError(
                 "the flat is nowhere above the dark, so nothing is written. Were the two mixed up?"
             )
-        made_by = {"detectorcal": __version__, "image": image, "calibration": calibration}
-        whole = _Output(output, frames, made_by, overwrite, resume, suppressor)
+        told = {"detectorcal": __version__, "image": image, "calibration": calibration}
+        whole = _Output(output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor)
         with connected(scheduler), whole.writer(correction) as writer:
             if resume:
                 _say(_started_at(output, writer), quiet)
@@ -263,20 +275,29 @@ def correct(
         _say(f"{output}: {_changes(suppressor.report_)}", quiet)
 
 
-@cli.command(short_help="Show what a calibration file holds.")
-@click.argument("calibration")
+@cli.command(short_help="Show what a calibration holds, or how corrected frames were made.")
+@click.argument("file")
 @click.option("--projections", default=1000, show_default=True, help="Of the scan whose rings are predicted.")
-def inspect(calibration: str, projections: int) -> None:
-    """Show what CALIBRATION holds, and how good it is.
+def inspect(file: str, projections: int) -> None:
+    """Show what the calibration FILE holds and how good it is; of corrected frames, how they were made.
 
     \b
     Example:
       detectorcal inspect detector.h5
+      detectorcal inspect corrected.nxs
     """  # noqa: D301
-    calibrator = DetectorCalibrator.load(calibration)
+    try:
+        facts = list(_facts(DetectorCalibrator.load(file), projections))
+    except (FileFormatError, InputError):
+        history = None
+        with suppress(DetectorcalError):
+            history = _provenance.read_history(file)
+        if history is None:
+            raise
+        facts = list(_provenance.describe(history))
     table = Table(show_header=False, box=None)
-    for name, value in _facts(calibrator, projections):
-        table.add_row(name, value)
+    for name, value in facts:
+        table.add_row(name, escape(value))
     Console().print(table)
 
 
@@ -332,7 +353,7 @@ class _Output:
 
     name: str
     frames: FrameStack
-    attributes: dict[str, str]
+    attributes: dict[str, Any]
     overwrite: bool
     resume: bool
     suppressor: RingSuppressor | None
@@ -499,8 +520,7 @@ def _facts(calibrator: DetectorCalibrator, n_projections: int) -> Iterator[tuple
         yield cause, _count(int(np.count_nonzero(calibrator.defects_ & bit)), "pixel")
     dark = calibrator.dark_
     yield "dark", "one per frame, not kept" if dark is None else f"{np.mean(dark):.4g} DN (mean)"
-    for name in ("time", "detectorcal", "numpy"):
-        yield name, str(calibrator.provenance_.get(name, "not known"))
+    yield from _provenance.describe(calibrator.provenance_)
 
 
 def _pixels(shape: tuple[int, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from detectorcal import _typing, metrics, simulate
+from detectorcal import _provenance, _typing, metrics, simulate
 from detectorcal._typing import Float64
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.io import create_frames
@@ -105,6 +105,10 @@ def write(result: Demonstration, folder: _typing.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     stacks = (result.sweep, result.darks, result.flats, result.scan)
     for name, frames in (*zip(FILES, stacks, strict=False), (FILES[-1], result.corrected)):
-        with create_frames(folder / name, frames.shape, frames.dtype, overwrite=True) as writer:
+        made_by = _provenance.describe_call("demo", result.calibrator)
+        told = {_provenance.KEY: made_by}
+        with create_frames(
+            folder / name, frames.shape, frames.dtype, overwrite=True, attributes=told
+        ) as writer:
             writer[:] = frames
     result.calibrator.save(folder / "calibration.h5", overwrite=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from detectorcal import _provenance
 from detectorcal import _validation as validation
 from detectorcal._arrays import as_dask, is_dask, is_eager, is_numpy, namespace, to_host
 from detectorcal._errors import InputError, OutputExistsError, warn
@@ -118,7 +119,7 @@ def fit_response(
         frames, shape = calibrator.n_frames_seen_, calibrator.detector_shape_
         print(f"detectorcal: {frames} frames of {shape} pixels fitted")
     if save_path is not None:
-        _write(save_path, calibrator.coef_)
+        _write(save_path, calibrator.coef_, "fit_response", calibrator)
     return calibrator.coef_
 
 
@@ -220,7 +221,7 @@ def correct_image(
     if verbose:
         print(f"detectorcal: images of shape {tuple(images.shape)} corrected")
     if save_path is not None:
-        _write(save_path, corrected)
+        _write(save_path, corrected, "correct_image", calibrator)
     return corrected
 
 
@@ -305,9 +306,11 @@ def _is_image(path: FilePath) -> bool:
         return True
 
 
-def _write(path: Path, array: Any) -> None:
-    """Write a map or images, a batch at a time if they are lazy."""
-    with create_frames(path, tuple(array.shape), array.dtype, overwrite=True) as writer:
+def _write(path: Path, array: Any, function: str, calibrator: DetectorCalibrator) -> None:
+    """Write a map or images, a batch at a time if they are lazy, with what made them."""
+    made_by = _provenance.describe_call(function, calibrator)
+    attributes = {_provenance.KEY: made_by}
+    with create_frames(path, array.shape, array.dtype, overwrite=True, attributes=attributes) as writer:
         if is_dask(array):
             copy_frames(array, writer)
         else:

@@ -4,6 +4,8 @@
 
 import errno
 import json
+import pickle
+import struct
 import subprocess
 import sys
 import threading
@@ -25,6 +27,7 @@ from detectorcal._errors import (
     MissingDependencyError,
     MissingFileError,
     OutputExistsError,
+    TooLargeError,
     WriteError,
 )
 from detectorcal.io import create_frames, open_frames
@@ -577,7 +580,7 @@ def test_nxtomo_that_cannot_be_meant(tmp_path):
     with h5py.File(path, "a") as file:
         del file["second/instrument/detector/image_key"]
         file["second/instrument/detector/image_key"] = [0]
-    with pytest.raises(FileFormatError, match="2 frames, but an image_key of 1"):
+    with pytest.raises(FileFormatError, match="2 frames, but an image_key of shape"):
         open_frames(f"{path}:/second")
 
 
@@ -978,3 +981,95 @@ def test_no_warnings_are_left_over(tmp_path):
                 out[:] = STACK
             open_frames(tmp_path / name)[:]
     assert not [str(w.message) for w in caught if not issubclass(w.category, ResourceWarning)]
+
+
+class Trap:
+    """Unpickled, it makes a folder: proof that code of the file was run."""
+
+    def __reduce__(self):
+        return Path.mkdir, (Path("trap"),)
+
+
+@pytest.mark.parametrize("place", ["filters", "compressor", "object", "v3"])
+def test_no_code_of_a_zarr_store_is_run(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    codec = {"id": "pickle"}
+    grid = {"name": "regular", "configuration": {"chunk_shape": [1, 2, 3]}}
+    keys = {"name": "default", "configuration": {"separator": "/"}}
+    meta = {"zarr_format": 2, "shape": [1, 2, 3], "chunks": [1, 2, 3], "dtype": "<u2", "compressor": None,
+            "fill_value": 0, "order": "C", "filters": None}  # fmt: skip
+    meta |= {
+        "filters": {"filters": [codec]},
+        "compressor": {"compressor": codec},
+        "object": {"dtype": "|O", "filters": [codec]},
+        "v3": {"zarr_format": 3, "node_type": "array", "data_type": "uint16", "chunk_grid": grid,
+               "chunk_key_encoding": keys, "codecs": [{"name": "numcodecs.pickle", "configuration": {}}]},
+    }[place]  # fmt: skip
+    store = tmp_path / "s.zarr"
+    chunk = store / ("c/0/0/0" if place == "v3" else "0.0.0")
+    chunk.parent.mkdir(parents=True)
+    chunk.write_bytes(pickle.dumps(Trap()))
+    (store / ("zarr.json" if place == "v3" else ".zarray")).write_text(json.dumps(meta))
+    with pytest.raises(DetectorcalError, match=r"s\.zarr"), open_frames(store) as stack:
+        stack[:]
+    assert not Path("trap").exists()
+    pickle.loads(chunk.read_bytes())
+    assert Path("trap").exists()  # it would have snapped
+
+
+def test_frames_that_fit_into_no_memory(tmp_path):
+    with h5py.File(tmp_path / "many.h5", "w") as file:
+        file.create_dataset("data", (2**40, 4, 5), "u2", chunks=(1, 4, 5))
+        file["data"][2**39] = 7
+    with open_frames(tmp_path / "many.h5") as stack:  # which counts no frames one by one
+        assert stack.shape == (2**40, 4, 5)
+        assert stack[2**39 - 1 : 2**39 + 1].max(axis=(1, 2)).tolist() == [0, 7]
+        assert stack[-1].sum() == 0
+        with pytest.raises(TooLargeError, match=r"many\.h5.*Read less at once"):
+            stack[:]
+    with h5py.File(tmp_path / "more.h5", "w") as file:
+        file.create_dataset("data", (2**30, 2**30, 5), "u2", chunks=(1, 4, 5))
+    with pytest.raises(DamagedFileError, match="no file holds the shape"):
+        open_frames(tmp_path / "more.h5")
+
+
+def test_keys_and_angles_are_counted_before_they_are_read(tmp_path):
+    with h5py.File(tmp_path / "scan.nxs", "w") as file:
+        file["entry/data/data"] = np.ones((3, 4, 5), np.uint16)
+        file["entry/data/image_key"] = np.zeros(3, int)
+        file.create_dataset("entry/sample/rotation_angle", (2**40,), "f4", chunks=(1000,))
+    with open_frames(tmp_path / "scan.nxs") as stack:
+        assert stack.angles is None
+    with h5py.File(tmp_path / "scan.nxs", "r+") as file:
+        del file["entry/data/image_key"]
+        file.create_dataset("entry/data/image_key", (2**40,), "u1", chunks=(1000,))
+    with pytest.raises(FileFormatError, match="3 frames, but an image_key of shape"):
+        open_frames(tmp_path / "scan.nxs")
+
+
+def test_tiff_pages_in_a_circle(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", STACK, metadata=None, compression="zlib")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        pages = [file.pages[i] for i in (0, 2)]
+        first, last = (page.offset for page in pages)
+        n_tags = len(pages[1].tags)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    struct.pack_into("<I", content, last + 2 + 12 * n_tags, first)
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(DamagedFileError, match="page 3 leads back"):
+        open_frames(tmp_path / "a.tif")
+
+
+def test_hdf5_chunk_shorter_than_its_checksum(tmp_path):
+    """The library would read what lies before it, and crash."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("data", data=STACK, chunks=(2, 6, 5), fletcher32=True)
+        dataset.id.write_direct_chunk((4, 0, 0), b"ab")
+    with pytest.raises(DamagedFileError, match="a chunk of it has 2 bytes"):
+        open_frames(tmp_path / "a.h5")
+
+
+def test_zarr_in_crumbs(tmp_path):
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=(3, 2**12, 2**12), chunks=(1, 16, 16), dtype="u2")
+    with pytest.raises(FileFormatError, match=r"65536 chunks of \(1, 16, 16\).*larger chunks"):
+        open_frames(tmp_path / "a.zarr")

@@ -6,8 +6,8 @@ never ask for more memory than its own size, and nothing in a file is ever execu
 followed to another file: a stranger's file is safe to open.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from detectorcal._errors import (
     InputError,
     MissingFileError,
 )
-from detectorcal._files import atomic_file, atomic_folder, reading
+from detectorcal._files import atomic_file, atomic_folder, identity_of, reading, recover_folder
 
 from . import hdf5, tiff, zarr
 from .header import (
@@ -36,7 +36,11 @@ from .header import (
     whole_header,
 )
 
-__all__ = ["PROTOCOL", "read_calibration", "write_calibration"]
+__all__ = ["PROTOCOL", "read_calibration", "read_checksum", "write_calibration"]
+
+
+_TRIES = 10
+"""A file is read at most so often, if it is replaced every time."""
 
 
 class _Format(NamedTuple):
@@ -130,23 +134,54 @@ def read_calibration(path: _typing.Path) -> tuple[dict[str, Any], Arrays]:
     path = Path(path)
     kind = _format_of(path)
     with reading(path):
-        _check_kind(path, kind)
-        header, arrays = _read(path, kind)
+        header, arrays = _read_settled(path, kind)
     return {key: header[key] for key in header if key not in OWN_KEYS - {"protocol"}}, arrays
+
+
+def read_checksum(path: _typing.Path) -> str:
+    """Read the SHA-256 that stands in a calibration's header: of the header, which has those of the arrays.
+
+    It is the same in every format, and raises as `read_calibration` does.
+    """
+    path = Path(path)
+    kind = _format_of(path)
+    with reading(path):
+        _check_kind(path, kind)
+        with _telling_damage(path), kind.open(path) as (raw, _):
+            return str(checked_header(f"{path} is {kind.name}", raw)["sha256"])
+
+
+def _read_settled(path: Path, kind: _Format) -> tuple[dict[str, Any], Arrays]:
+    """Read anew what was replaced meanwhile: a folder is read by names, and old and new may mix."""
+    for _ in range(_TRIES - 1):
+        before = identity_of(path)
+        try:
+            _check_kind(path, kind)
+            return _read(path, kind)
+        except (MissingFileError, FileFormatError, DamagedFileError):
+            if identity_of(path) == before:
+                raise
+    _check_kind(path, kind)
+    return _read(path, kind)
 
 
 def _read(path: Path, kind: _Format) -> tuple[dict[str, Any], Arrays]:
     """Read header and arrays, and tell whatever goes wrong within the file as damage to it."""
     held = _held_bytes(path)
+    with _telling_damage(path), kind.open(path) as (raw, load):
+        header = checked_header(f"{path} is {kind.name}", raw)
+        arrays = {}
+        for index, (name, spec) in enumerate(checked_specs(header, held).items()):
+            arrays[name] = load(index, name, spec)
+            if sha256(arrays[name]) != spec.sha256:
+                raise ValueError(f"array {name!r} does not match its checksum")
+        return header, arrays
+
+
+@contextmanager
+def _telling_damage(path: Path) -> Iterator[None]:
     try:
-        with kind.open(path) as (raw, load):
-            header = checked_header(f"{path} is {kind.name}", raw)
-            arrays = {}
-            for index, (name, spec) in enumerate(checked_specs(header, held).items()):
-                arrays[name] = load(index, name, spec)
-                if sha256(arrays[name]) != spec.sha256:
-                    raise ValueError(f"array {name!r} does not match its checksum")
-            return header, arrays
+        yield
     except (DetectorcalError, ImportError, MemoryError, PermissionError, BlockingIOError):
         raise
     except Exception as error:  # a damaged file makes the libraries raise nearly anything
@@ -172,6 +207,9 @@ def _format_of(path: Path) -> _Format:
 
 
 def _check_kind(path: Path, kind: _Format) -> None:
+    if kind.is_folder and not path.exists():
+        with suppress(OSError):
+            recover_folder(path)
     if not path.exists():
         raise MissingFileError(f"There is no calibration file {path}.")
     if path.is_dir() != kind.is_folder:

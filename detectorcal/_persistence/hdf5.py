@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectorcal._errors import FileFormatError
+from detectorcal._files import write_at
+from detectorcal._hdf5 import Image, create_unwritten
 
 from .header import FORMAT, MARK, PROTOCOL, Arrays, Load, Spec, check_layout
 
@@ -25,16 +27,23 @@ def write(path: Path, header: dict[str, Any], arrays: Arrays) -> None:
     """Write the file."""
     import h5py
 
+    image = Image()
+    offsets = {}
     # The layout of HDF5 1.8 (2008) is the oldest whose metadata carry checksums, without which a
     # flipped bit leads the library anywhere. They cover strings of fixed length only.
-    with h5py.File(path, "w", libver=("v108", "v108")) as file:
+    with h5py.File(image, "w", libver=("v108", "v108")) as file:
         file.attrs["format"] = np.bytes_(FORMAT)
         file.attrs["protocol"] = PROTOCOL
         file.attrs[MARK] = np.bytes_(json.dumps(header))
         for name, array in arrays.items():
-            dataset = file.create_dataset(name, data=array)
+            dataset = create_unwritten(file, name, array.shape, array.dtype)
+            offsets[name] = dataset.id.get_offset()
             if description := header["arrays"][name].get("description"):
                 dataset.attrs["description"] = description
+    image.write_to(path)
+    with path.open("r+b", buffering=0) as written:
+        for name, array in arrays.items():
+            write_at(written, offsets[name], array)
 
 
 @contextmanager

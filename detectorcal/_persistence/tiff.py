@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detectorcal._files import write_at
+
 from .header import FORMAT, Arrays, Load, Spec, check_layout
 
 _PAGE_NAME = 285
@@ -36,7 +38,14 @@ def write(path: Path, header: dict[str, Any], arrays: Arrays) -> None:
 
     whole = json.dumps(header, separators=_SEPARATORS).encode()
     total = sum(array.nbytes + 4 * array.size for array in arrays.values())
+    places: list[tuple[int, NDArray[Any]]] = []
     with tifffile.TiffWriter(path, byteorder="<", bigtiff=total > _CLASSIC_LIMIT) as file:
+
+        def write(values: NDArray[Any], **tags: Any) -> None:
+            """Make a place for values that are written past tifffile, which says little of a full disk."""
+            place = file.write(None, shape=values.shape, dtype=values.dtype, returnoffset=True, **tags)
+            places.append((place[0], values))
+
         for i, (name, array) in enumerate(arrays.items()):
             exact = array.reshape(_image_shape(array.shape)).astype(_tiff_type(array.dtype), copy=False)
             text = whole if i == 0 else header["arrays"][name].get("description", name).encode()
@@ -47,12 +56,15 @@ def write(path: Path, header: dict[str, Any], arrays: Arrays) -> None:
                 "extratags": [(_PAGE_NAME, "s", 0, name, True)],
             }
             if _shows_itself(exact.dtype):
-                file.write(exact, description=text, **tags)
+                write(exact, description=text, **tags)
                 continue
             with np.errstate(over="ignore", invalid="ignore"):
                 shown = exact.astype(np.float32)
-            file.write(shown, description=text, subifds=1, **tags)
-            file.write(exact, **tags)
+            write(shown, description=text, subifds=1, **tags)
+            write(exact, **tags)
+    with path.open("r+b", buffering=0) as written:
+        for offset, values in places:
+            write_at(written, offset, values)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a path means: which file, which dataset inside it, which format; and what may be a stack."""
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from detectorcal import _typing
-from detectorcal._errors import FileFormatError, InputError, MissingFileError
+from detectorcal._errors import DamagedFileError, FileFormatError, InputError, MissingFileError
 from detectorcal._files import is_zarr_store
 
 FORMATS = {
@@ -41,6 +42,8 @@ _MAGIC = {
     b"\x1f\x8b": "a gzip file",
     b"SIMPLE  =": "a FITS file",
 }
+_MOST_VALUES = 2**58
+"""More than any file holds, and few enough for their bytes to be counted in 64 bits."""
 _KINDS = {
     "c": "complex numbers",
     "O": "Python objects",
@@ -139,6 +142,8 @@ def stack_shape(shape: _typing.Shape, line: bool, name: object) -> _typing.Shape
     """Return the shape as (n_frames, height, width), or (n_frames, width) with `line`, or raise."""
     if any(size == 0 for size in shape):
         raise FileFormatError(f"`{name}` is empty: its shape is {shape}.")
+    if math.prod(shape) > _MOST_VALUES:
+        raise DamagedFileError(f"`{name}` is damaged: no file holds the shape {shape} that it declares.")
     wanted = 2 if line else 3
     if wanted - 1 <= len(shape) <= wanted:
         return (1,) * (wanted - len(shape)) + shape

@@ -28,6 +28,7 @@ _OPENERS = {
     "npy": npy.open_npy,
     "npz": npy.open_npz,
 }
+_ATTRIBUTES = {"tiff": tiff.read_attributes, "hdf5": hdf5.read_attributes, "zarr": zarr.read_attributes}
 _CREATORS = {"tiff": tiff.create, "hdf5": hdf5.create, "zarr": zarr.create, "npy": npy.create}
 
 
@@ -88,6 +89,38 @@ def open_frames(path: _typing.Path, *, line: bool = False) -> FrameStack:
         if (part := getattr(stack, name)) is not None:
             part.source = Source(opener, absolute, line, name)
     return stack
+
+
+def read_attributes(path: _typing.Path, *, line: bool = False) -> dict[str, Any]:
+    """Read the attributes that `create_frames` saved with the frames of a file.
+
+    Parameters
+    ----------
+    path, line
+        As for `open_frames`, which finds the frames and raises what this raises.
+
+    Returns
+    -------
+    dict of str to JSON values
+        Empty for formats that have no place for any: NumPy files and series of TIFFs.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> from detectorcal.io import create_frames, read_attributes
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "scan.tif"
+    >>> with create_frames(path, (1, 2, 3), "uint16", attributes={"detector": {"gain": 3}}) as out:
+    ...     out[0] = np.ones((2, 3), "uint16")
+    >>> read_attributes(path)["detector"]
+    {'gain': 3}
+    """
+    with open_frames(path, line=line) as stack:
+        location = locate(stack.path)
+    if location.format not in _ATTRIBUTES or (location.format == "tiff" and not location.path.is_file()):
+        return {}
+    with reading(path):
+        return _ATTRIBUTES[location.format](location)
 
 
 @contextmanager

@@ -5,13 +5,14 @@ import operator
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectorcal._errors import DamagedFileError, InputError, MissingFileError
+from detectorcal._errors import DamagedFileError, InputError, MissingFileError, TooLargeError
 from detectorcal._files import reading
 from detectorcal._typing import Float64, Shape
 from detectorcal.io._names import Location
@@ -119,7 +120,7 @@ class FrameStack:
         Where the frames come from.
     path : str
         The name, for messages.
-    frames : array of int, optional
+    frames : array of int or range, optional
         Which of the reader's frames make up the stack; all of them by default.
     layout : {"nxtomo", "dxchange"}, optional
         The convention that the file follows.
@@ -156,7 +157,7 @@ class FrameStack:
         reader: Reader,
         path: str,
         *,
-        frames: NDArray[np.intp] | None = None,
+        frames: NDArray[np.intp] | range | None = None,
         layout: str | None = None,
         flats: "FrameStack | None" = None,
         darks: "FrameStack | None" = None,
@@ -164,7 +165,8 @@ class FrameStack:
         source: Source | None = None,
     ) -> None:
         self._reader: Reader | None = reader
-        self._frames = np.arange(reader.shape[0]) if frames is None else frames
+        # not an array of all numbers: a damaged file may declare more frames than there is memory for those
+        self._frames: range | NDArray[np.intp] = range(reader.shape[0]) if frames is None else frames
         self.shape: Shape = (len(self._frames), *reader.shape[1:])
         self.dtype: np.dtype[Any] = reader.dtype
         self.path = path
@@ -235,20 +237,27 @@ class FrameStack:
         if self._reader is None:
             raise InputError(_closed(self.path))
         first, *rest = _expand(index, self.ndim)
-        if not isinstance(first, slice):
-            first = np.asarray(first) if np.size(first) else np.empty(0, np.intp)
-        chosen = self._frames[first]
-        if chosen.ndim > 1:
-            raise IndexError("Frames are chosen by an integer, a slice or a 1-D array.")
-        rows = np.atleast_1d(chosen)
         cuts = [_cut(key, size) for key, size in zip(rest, self.shape[1:], strict=True)]
-        window = tuple(cut[0] for cut in cuts)
+        try:
+            chosen = _choose(self._frames, first)
+            out = self._read(np.atleast_1d(chosen), tuple(cut[0] for cut in cuts))
+        except MemoryError as error:
+            raise TooLargeError(
+                f"what was asked of `{self.path}`, frames of shape {self.shape[1:]} and {self.dtype}, does "
+                f"not fit into memory ({error}). Read less at once; if it cannot be so large, it is damaged."
+            ) from error
+        result: NDArray[Any] = out[(slice(None) if chosen.ndim else 0, *(cut[1] for cut in cuts))]
+        return result
+
+    def _read(self, rows: NDArray[np.intp], window: Window) -> NDArray[Any]:
+        if rows.ndim > 1:
+            raise IndexError("Frames are chosen by an integer, a slice or a 1-D array.")
         sizes = [len(range(part.start, part.stop, part.step)) for part in window]
         out = np.empty((len(rows), *sizes), self.dtype)
         if out.size:
+            assert self._reader is not None
             _fill_runs(self._reader, out, rows, window)
-        result: NDArray[Any] = out[(slice(None) if chosen.ndim else 0, *(cut[1] for cut in cuts))]
-        return result
+        return out
 
     def close(self) -> None:
         """Close the file; the flats and darks of the same file close with it."""
@@ -289,6 +298,21 @@ def _expand(index: Any, ndim: int) -> list[Any]:
     place = dots[0] if dots else len(keys)
     missing = [slice(None)] * (ndim - len(keys) + len(dots))
     return keys[:place] + missing + keys[place + 1 :]
+
+
+def _choose(frames: range | NDArray[np.intp], key: Any) -> NDArray[np.intp]:
+    """Return the numbers of the frames that a key stands for."""
+    if isinstance(key, slice):
+        chosen = frames[key]
+        if isinstance(chosen, range):
+            return np.arange(chosen.start, chosen.stop, chosen.step)
+        return chosen
+    if isinstance(frames, range):
+        if not isinstance(key, bool):
+            with suppress(TypeError):
+                return np.asarray(frames[operator.index(key)])
+        frames = np.arange(frames.start, frames.stop, frames.step)
+    return np.asarray(frames[np.asarray(key) if np.size(key) else np.empty(0, np.intp)])
 
 
 def _cut(key: Any, size: int) -> tuple[slice, int | slice]:

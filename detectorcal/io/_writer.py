@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectorcal._errors import InputError
-from detectorcal._files import sync_data, writing
+from detectorcal._files import sync_data, write_at, writing
 from detectorcal._typing import Float64, Shape
 
 
@@ -80,10 +80,7 @@ class RawSink:
         if self._file is None:
             # unbuffered: after a full disk nothing is left that a later flush would fail on
             self._file = self._path.open("r+b", buffering=0)
-        self._file.seek(self._offset + start * self._stride)
-        rest = frames.reshape(-1).view(np.uint8).data
-        while len(rest):
-            rest = rest[self._file.write(rest) :]
+        write_at(self._file, self._offset + start * self._stride, frames)
 
     def sync(self, start: int, stop: int) -> None:
         if self._file is not None:

@@ -10,19 +10,22 @@ from numpy.typing import NDArray
 
 from detectorcal._errors import (
     DamagedFileError,
+    DetectorcalError,
     FileFormatError,
     InputError,
     MissingDependencyError,
     MissingFileError,
 )
 from detectorcal._files import reserve, sync
+from detectorcal._hdf5 import Image, create_unwritten
 from detectorcal._typing import Shape
 from detectorcal.io import layouts
 from detectorcal.io._names import Location, describe, is_numeric, native, stack_shape
 from detectorcal.io._stack import FrameStack, Reader, Window
 from detectorcal.io._writer import Plan, RawSink, Sink
 
-_SIGNATURE_LENGTH = 8
+_SEAL_LENGTH = 4
+"""Bytes of the Fletcher checksum at the end of a chunk."""
 
 
 def open_stack(location: Location, line: bool) -> FrameStack:
@@ -30,9 +33,23 @@ def open_stack(location: Location, line: bool) -> FrameStack:
     file = _open(location.path)
     try:
         return _find_stack(file, location, line)
-    except BaseException:
+    except BaseException as error:
         file.close()
-        raise
+        if isinstance(error, DetectorcalError | MemoryError) or not isinstance(error, Exception):
+            raise
+        raise _damaged(location, error) from error
+
+
+def read_attributes(location: Location) -> dict[str, Any]:
+    """Read the attributes of a dataset."""
+    file = _open(location.path)
+    try:
+        attributes = file[location.inside].attrs
+        return {name: layouts.attribute_value(attributes[name]) for name in attributes}
+    except Exception as error:  # a damaged file makes the library raise nearly anything
+        raise _damaged(location, error) from error
+    finally:
+        file.close()
 
 
 def create(path: Path, plan: Plan) -> Sink:
@@ -40,7 +57,8 @@ def create(path: Path, plan: Plan) -> Sink:
     import h5py
 
     name = _dataset_name(plan)
-    file = h5py.File(path, "w")
+    image = Image()
+    file = h5py.File(path if plan.chunks else image, "w")
     try:
         dataset = _lay_out(file, name, plan)
     except BaseException as error:
@@ -52,10 +70,9 @@ def create(path: Path, plan: Plan) -> Sink:
         raise
     if plan.chunks:
         return _ChunkSink(file, dataset)
-    # Contiguous frames are written past the HDF5 library: a file whose disk fills up cannot be closed
-    # by it, and takes the interpreter down at exit.
     offset = dataset.id.get_offset()
     file.close()
+    image.write_to(path)
     return RawSink(path, offset, plan)
 
 
@@ -102,14 +119,9 @@ def _lay_out(file: Any, name: str, plan: Plan) -> Any:
 
 
 def _create_dataset(file: Any, name: str, plan: Plan) -> Any:
-    import h5py
-
     if plan.chunks:
         return file.create_dataset(name, plan.shape, plan.dtype, chunks=plan.chunks)
-    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    return file.create_dataset(name, plan.shape, plan.dtype, dcpl=early)
+    return create_unwritten(file, name, plan.shape, plan.dtype)
 
 
 class _ChunkSink:
@@ -144,7 +156,9 @@ class _Hdf5Reader:
                 self._dataset.read_direct(out[0], window)
             else:
                 self._dataset.read_direct(out, (slice(start, stop), *window))
-        except (OSError, RuntimeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # every filter has errors of its own
             raise DamagedFileError(
                 f"`{self._name}` is damaged in frames {start} to {stop - 1} ({error})."
             ) from error
@@ -167,9 +181,12 @@ def _open(path: Path) -> Any:
     except (PermissionError, BlockingIOError):
         raise
     except (OSError, RuntimeError) as error:
-        raise DamagedFileError(
-            f"`{path}` is truncated or corrupted ({error}). Copy it again from its source."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(name: object, error: Exception) -> DamagedFileError:
+    """Give our error for any of the many that the library raises about a damaged file."""
+    return DamagedFileError(f"`{name}` is truncated or corrupted ({error}). Copy it again from its source.")
 
 
 def _find_stack(file: Any, location: Location, line: bool) -> FrameStack:
@@ -222,6 +239,7 @@ def _reader(dataset: Any, path: Path, line: bool, file: Any) -> Reader:
     native(dataset.dtype, name)
     shape = stack_shape(dataset.shape or (), line, name)
     _check_filters(dataset, name)
+    _check_seals(dataset, name)
     _check_sources(dataset, path, name)
     return _Hdf5Reader(dataset, shape, name, file)
 
@@ -243,6 +261,20 @@ def _check_filters(dataset: Any, name: str) -> None:
         raise MissingDependencyError(
             f"`{name}` is compressed with HDF5 filter {codes[0]}, which needs hdf5plugin: "
             f'pip install "detectorcal[codecs]"'
+        )
+
+
+def _check_seals(dataset: Any, name: str) -> None:
+    """Refuse chunks too short for their checksum: libhdf5 (2.0.0) reads what lies before them and crashes.
+
+    All of them, since in a damaged index the library's searches do not find the same chunk.
+    """
+    if not dataset.fletcher32:
+        return
+    short = dataset.id.chunk_iter(lambda chunk: chunk.size if chunk.size < _SEAL_LENGTH else None)
+    if short is not None:
+        raise DamagedFileError(
+            f"`{name}` is damaged: a chunk of it has {short} bytes, its checksum included."
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,17 @@ def children(group: Any) -> Iterator[Any]:
 def attribute(value: Any) -> Any:
     """Return a JSON value as HDF5 can keep it."""
     return value if isinstance(value, str | int | float) else json.dumps(value)
+
+
+def attribute_value(kept: Any) -> Any:
+    """Return the JSON value that was kept, or as it is what is no JSON."""
+    if isinstance(kept, np.generic | np.ndarray):
+        return kept.tolist()
+    text = kept.decode(errors="replace") if isinstance(kept, bytes) else kept
+    if isinstance(text, str) and text[:1] in ("{", "["):
+        with suppress(ValueError):
+            return json.loads(text)
+    return text
 
 
 def write_nxtomo(file: Any, plan: Plan) -> None:
@@ -158,24 +170,22 @@ def _search(group: Any, depth: int) -> Any:
 
 
 def _nxtomo(entry: Any, location: Location) -> Tomography:
-    data = _frames(entry)
-    key = np.asarray(_image_key(entry)[()]).ravel()
-    if len(key) != data.shape[0]:
+    data, image_key = _frames(entry), _image_key(entry)
+    if image_key.size != data.shape[0] or not is_numeric(image_key.dtype):
         raise FileFormatError(
-            f"`{location}:{entry.name}` has {data.shape[0]} frames, but an image_key of {len(key)}. "
-            f"Open the frames by name, as in `{location.path.name}:{data.name}`."
+            f"`{location}:{entry.name}` has {data.shape[0]} frames, but an image_key of shape "
+            f"{image_key.shape}. Open the frames by name, as in `{location.path.name}:{data.name}`."
         )
+    key = np.asarray(image_key[()]).ravel()
     frames = {kind: np.flatnonzero(key == kind) for kind in (_PROJECTION, _FLAT, _DARK)}
     if not frames[_PROJECTION].size:
         raise FileFormatError(
             f"`{location}:{entry.name}` has no projection (image_key 0) but {frames[_FLAT].size} flats and "
             f"{frames[_DARK].size} darks. Open all frames by name, as in `{location.path.name}:{data.name}`."
         )
-    angles = _angles(entry, _ANGLE_PLACES)
+    angles = _angles(entry, _ANGLE_PLACES, {len(key), frames[_PROJECTION].size})
     if angles is not None and len(angles) == len(key):
         angles = angles[frames[_PROJECTION]]
-    if angles is not None and len(angles) != frames[_PROJECTION].size:
-        angles = None
     return Tomography("nxtomo", data, frames[_PROJECTION], data, frames[_FLAT], data, frames[_DARK], angles)
 
 
@@ -187,17 +197,15 @@ def _dxchange(group: Any) -> Tomography | None:
     if not _is_dataset(data) or len(data.shape) != 3:
         return None
     flats, darks = (part if _is_dataset(part) else None for part in (flats, darks))
-    angles = _angles(exchange, ("theta",))
-    if angles is not None and len(angles) != data.shape[0]:
-        angles = None
+    angles = _angles(exchange, ("theta",), {data.shape[0]})
     return Tomography("dxchange", data, None, flats, None, darks, None, angles)
 
 
-def _angles(group: Any, places: tuple[str, ...]) -> Float64 | None:
-    """Return angles in degrees, whatever their unit."""
+def _angles(group: Any, places: tuple[str, ...], numbers: set[int]) -> Float64 | None:
+    """Return angles in degrees, whatever their unit, where there are as many as expected."""
     for place in places:
         node = _get(group, place)
-        if _is_dataset(node) and len(node.shape) == 1 and is_numeric(node.dtype):
+        if _is_dataset(node) and is_numeric(node.dtype) and node.shape in {(n,) for n in numbers}:
             unit = node.attrs.get("units", "")
             values = np.asarray(node[()], np.float64)
             in_radians = (unit.decode() if isinstance(unit, bytes) else str(unit)).lower().startswith("rad")

@@ -1,9 +1,12 @@
 """TIFF: multi-page, BigTIFF, OME, ImageJ, tiled; and folders of single-frame files."""
 
 import glob
+import json
 import logging
 import math
+import os
 import re
+import struct
 import threading
 import weakref
 from collections import Counter
@@ -36,6 +39,7 @@ _BYTES_PER_PAGE = 512
 _RESERVED = {"shape", "axes", "truncate"}
 """Words that tifffile itself writes into, or reads from, the JSON ImageDescription."""
 _PALETTE = 3
+_BIGTIFF = 43
 # What tifffile says of a file that ends too early or refers to others that are gone.
 _ALARM = re.compile(r"invalid (page )?offset|circular|corrupted|missing \d|is missing|failed to read")
 
@@ -50,6 +54,21 @@ def open_stack(location: Location, line: bool) -> FrameStack:
             f"`{path}` is a series of area frames; line=True needs one file of shape (n, width)."
         )
     return FrameStack(_Series(list_files(path)), str(path))
+
+
+def read_attributes(location: Location) -> dict[str, Any]:
+    """Read the JSON object in the first page's ImageDescription."""
+    import tifffile
+
+    with _listening():
+        try:
+            with tifffile.TiffFile(location.path) as tif:
+                found = json.loads(tif.pages[0].description)
+        except ValueError:  # another program's text
+            found = None
+        except Exception as error:
+            raise _damaged(location.path, str(error)) from error
+    return {key: found[key] for key in found if key not in _RESERVED} if isinstance(found, dict) else {}
 
 
 def create(path: Path, plan: Plan) -> Sink:
@@ -117,9 +136,11 @@ def _open_file(path: Path, line: bool) -> Reader:
     tif, pages, contiguous = _open_pages(path)
     try:
         return _make_reader(path, tif, pages, contiguous, line)
-    except BaseException:
+    except BaseException as error:
         tif.close()
-        raise
+        if _is_told(error):
+            raise
+        raise _damaged(path, str(error)) from error
 
 
 def _open_pages(path: Path) -> tuple[Any, list[Any], Any]:
@@ -134,6 +155,7 @@ def _open_pages(path: Path) -> tuple[Any, list[Any], Any]:
     tif = None
     with _listening() as heard:
         try:
+            _refuse_circles(path)
             tif = tifffile.TiffFile(path)
             pages = [page for series in tif.series for page in series.pages]
             alarms = [text for text in heard if _ALARM.search(text)]
@@ -144,10 +166,37 @@ def _open_pages(path: Path) -> tuple[Any, list[Any], Any]:
         except BaseException as error:
             if tif is not None:
                 tif.close()
-            if isinstance(error, DetectorcalError | OSError) or not isinstance(error, Exception):
+            if _is_told(error):
                 raise
             raise _damaged(path, str(error)) from error
     return tif, pages, contiguous
+
+
+def _is_told(error: BaseException) -> bool:
+    """Tell whether an error says what is wrong; a damaged file makes tifffile raise nearly anything else."""
+    return isinstance(error, DetectorcalError | OSError | MemoryError) or not isinstance(error, Exception)
+
+
+def _refuse_circles(path: Path) -> None:
+    """Raise if a page leads back to an earlier one: tifffile (2026.3.3) goes round for ever."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = "<" if head[:2] == b"II" else ">"
+        is_big = struct.unpack(f"{order}H", head[2:4])[0] == _BIGTIFF
+        size, counter, number = (20, f"{order}Q", f"{order}Q") if is_big else (12, f"{order}H", f"{order}I")
+        seen: set[int] = set()
+        at = struct.unpack_from(number, head, 8 if is_big else 4)[0]
+        while at:
+            if at in seen:
+                raise _damaged(path, f"its page {len(seen)} leads back to an earlier one")
+            seen.add(at)
+            try:
+                file.seek(at)
+                n_tags = struct.unpack(counter, file.read(struct.calcsize(counter)))[0]
+                file.seek(n_tags * size, os.SEEK_CUR)
+                at = struct.unpack(number, file.read(struct.calcsize(number)))[0]
+            except (struct.error, OSError):
+                return  # behind the end of the file, which tifffile complains of
 
 
 def _contiguous(tif: Any) -> Any:
@@ -239,7 +288,9 @@ class _Pages:
             if max(ends, default=0) > page.parent.filehandle.size:
                 raise _damaged(self._path, f"frame {number} ends behind the end of the file")
             frame: NDArray[Any] = page.asarray(maxworkers=1)
-        except DetectorcalError:
+            if frame.shape != self.shape[1:]:
+                raise _damaged(self._path, f"frame {number} has shape {frame.shape}")
+        except (DetectorcalError, MemoryError):
             raise
         except Exception as error:
             if "imagecodecs" in str(error):

@@ -1,5 +1,6 @@
 """Zarr stores of formats 2 and 3 on disk. A chunk that was never written reads as the fill value."""
 
+import math
 import shutil
 import warnings
 from contextlib import suppress
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectorcal._errors import DamagedFileError, FileFormatError, InputError, MissingFileError
-from detectorcal._files import is_zarr_store, recover_folder, sync_folder, sync_tree
+from detectorcal._files import identity_of, is_zarr_store, recover_folder, sync_folder, sync_tree
 from detectorcal._typing import Shape
 from detectorcal.io._names import Location, is_numeric, native, stack_shape
 from detectorcal.io._stack import FrameStack, Window
@@ -18,6 +19,9 @@ from detectorcal.io._writer import Plan
 
 CHUNK_BYTES = 2**20
 """Small frames share a chunk up to this size, so that a store does not become a myriad of files."""
+
+_MOST_CHUNKS = 2**14
+"""Of one frame; so many take zarr about two seconds."""
 
 
 def open_stack(location: Location, line: bool) -> FrameStack:
@@ -32,10 +36,16 @@ def open_stack(location: Location, line: bool) -> FrameStack:
             f"`{location}` should be a zarr array or group, but has no zarr metadata "
             f"(zarr.json, .zarray or .zgroup). {_listed(location.path)}"
         )
+    opened = identity_of(location.path)
     array, inside = _find(location, _open(folder, location), line)
     shape = stack_shape(array.shape, line, location)
-    reader = _ZarrReader(array, shape, native(_dtype(array), location), str(location))
+    reader = _ZarrReader(array, shape, native(_dtype(array), location), location, opened)
     return FrameStack(reader, str(Location(location.path, inside, "zarr")))
+
+
+def read_attributes(location: Location) -> dict[str, Any]:
+    """Read the attributes of an array."""
+    return dict(_open(location.path / location.inside, location).attrs)
 
 
 def create(path: Path, plan: Plan) -> "ZarrSink":
@@ -125,13 +135,24 @@ class ZarrSink:
 
 
 class _ZarrReader:
-    def __init__(self, array: Any, shape: Shape, dtype: np.dtype[Any], name: str) -> None:
+    def __init__(
+        self,
+        array: Any,
+        shape: Shape,
+        dtype: np.dtype[Any],
+        location: Location,
+        opened: tuple[int, int] | None,
+    ) -> None:
+        name = str(location)
         self.shape = shape
         self.dtype = dtype
         chunks = getattr(array, "shards", None) or array.chunks
+        _refuse_crumbs(array.chunks, shape[1:], name)
         self.step = chunks[0] if array.ndim == len(shape) else 1
         self._array = array
         self._name = name
+        self._folder = location.path.absolute()
+        self._opened = opened
 
     def fill(self, out: NDArray[Any], start: int, stop: int, window: Window) -> None:
         try:
@@ -139,13 +160,35 @@ class _ZarrReader:
                 out[0] = self._array[window]
             else:
                 out[...] = self._array[(slice(start, stop), *window)]
+        except MemoryError:
+            raise
         except Exception as error:  # every codec has errors of its own
+            self._refuse_another()
             raise DamagedFileError(
                 f"`{self._name}` has a damaged chunk in frames {start} to {stop - 1} ({error!r})."
             ) from error
 
+        self._refuse_another()
+
+    def _refuse_another(self) -> None:
+        """Raise if a writer has put another store in the place: chunks are found by their names."""
+        if identity_of(self._folder) != self._opened:
+            raise DamagedFileError(f"`{self._name}` has been replaced since it was opened. Open it again.")
+
     def close(self) -> None:
         self._array = None
+
+
+def _refuse_crumbs(chunks: Shape, frame: Shape, name: str) -> None:
+    """Raise if a frame is in so many chunks that reading one takes many seconds."""
+    if min(chunks) < 1:
+        raise DamagedFileError(f"`{name}` has damaged zarr metadata: its chunks are {chunks}.")
+    n_chunks = math.prod(-(-size // step) for size, step in zip(frame, chunks[-len(frame) :], strict=True))
+    if n_chunks > _MOST_CHUNKS:
+        raise FileFormatError(
+            f"`{name}` has frames of shape {frame} in {n_chunks} chunks of {chunks}, more than "
+            f"the {_MOST_CHUNKS} that are read. Store it in larger chunks, or from a sound copy."
+        )
 
 
 def _open(folder: Path, location: Location) -> Any:
