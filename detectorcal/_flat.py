@@ -15,10 +15,14 @@ from detectorcal.kernels.flat import follow_residuals, heed_flat, smoothed_flat
 from detectorcal.kernels.model import ROW_STEP, Curve, StraightLine
 from detectorcal.kernels.smoothing import Smoothing
 
-__all__ = ["Told", "tell_flat"]
+__all__ = ["Told", "tell_flat", "warn_of_bright_images"]
 
 BEYOND = 0.02
 """Share by which a level may exceed the brightest of the sweep before it is warned of: drift of the beam."""
+
+
+CHANCE = 6.0
+"""Standard deviations of an image's noise that are not taken for brightness."""
 
 
 class Told(NamedTuple):
@@ -108,6 +112,31 @@ def _warn_of_bright_flat(flat: Float64, highest: Float64) -> None:
             f"the flat is brighter than every frame of the sweep at {count} of {flat.size} pixels: there the "
             "curve is continued to where nothing was measured. Record a sweep as bright as the scan, or use "
             'method="photon".'
+        )
+
+
+def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64) -> None:
+    """Count the pixels at which images without a flat are brighter than the sweep, noise apart.
+
+    Parameters
+    ----------
+    calibrator : DetectorCalibrator
+        Fitted, with curves.
+    frames : array of shape (n_frames, *detector_shape)
+        Raw images in host memory, DN.
+    dark : array of shape detector_shape
+        What is subtracted from them, DN.
+    """
+    highest = calibrator.sums_["highest"]
+    highest = (1 + BEYOND) * (_between_sampled_rows(highest) if highest.ndim == 2 else highest)
+    noise = np.sqrt(np.nan_to_num(calibrator.system_gain_) * highest)
+    brightest = np.max(frames, axis=0) - dark
+    count = int(np.count_nonzero(brightest * calibrator.coef_ > highest + CHANCE * noise))
+    if count:
+        warn(
+            f"the images are brighter than every frame of the sweep at {count} of {dark.size} pixels: there "
+            "the curve is continued to where nothing was measured. Record a sweep as bright as the images, or "
+            'use method="photon".'
         )
 
 

@@ -12,10 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from detectorcal import _notebook, _record
 from detectorcal import _validation as validation
+from detectorcal._arrays import is_numpy
 from detectorcal._defects import DEFECTS
 from detectorcal._errors import FileFormatError, InputError, warn
 from detectorcal._execution import as_frames, first_frames, mean_frame, sum_frames, temporal_noise
-from detectorcal._flat import tell_flat
+from detectorcal._flat import tell_flat, warn_of_bright_images
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
 from detectorcal.correction import Correction
@@ -670,6 +671,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         check_is_fitted(self)
         X = self._checked_images(X)
         correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark)
+        if flat is None and METHODS[self.method].curved and is_numpy(X):
+            warn_of_bright_images(self, as_frames(X, self.detector_shape_), correction.dark)
         return correction.transform(X, out=out)
 
     def _checked_images(self, X: Array) -> Any:

@@ -52,6 +52,7 @@ class TestNeutronWedge:
         assert relative_spread(wedge.judged, cal.coef_, SIGMA) <= 1.75
         assert column_profile(wedge.judged, cal.coef_, SIGMA) <= 0.12
 
+    @pytest.mark.filterwarnings("ignore:the images are brighter:detectorcal.DetectorcalWarning")
     @pytest.mark.parametrize("left_out", EXPOSURES)
     def test_curves_leave_less_than_the_paper(self, wedge, left_out):
         exposures = [t for t in EXPOSURES if t != left_out]
