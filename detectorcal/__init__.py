@@ -26,7 +26,7 @@ __all__ = [
     "fit_response",
 ]
 
-_SUBMODULES = ("io", "metrics", "plot", "simulate")
+_SUBMODULES = ("io", "metrics", "plot", "report", "simulate")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from detectorcal import _record
+from detectorcal import _notebook, _record
 from detectorcal import _validation as validation
 from detectorcal._defects import DEFECTS
 from detectorcal._errors import FileFormatError, InputError, warn
@@ -818,6 +818,19 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
 
     def __sklearn_tags__(self) -> Any:
         return validation.tags_of_frames(super().__sklearn_tags__())
+
+    # what IPython asks, and what sphinx-gallery asks: the estimator's diagram, and below it what was fitted
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += _notebook.summary(self, DEFECTS)
+        return bundle
+
+    @property
+    def _repr_html_(self) -> Any:
+        diagram = super()._repr_html_  # raises AttributeError where scikit-learn is set to show text
+        return lambda: diagram() + _notebook.summary(self, DEFECTS)
 
 
 def _find_defects(coef: Float64, n_frames: Float64) -> np.ndarray:

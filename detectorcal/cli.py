@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from detectorcal import _provenance, demo
+from detectorcal._cli_inputs import opened
+from detectorcal._cli_report import report
 from detectorcal._cluster import connected, spread
 from detectorcal._defects import DEFECTS
 from detectorcal._errors import DetectorcalError, DetectorcalWarning, FileFormatError, InputError
@@ -158,7 +160,7 @@ def fit(
     refuse_existing(output, overwrite=overwrite)
     _refuse_inputs(output, sweep, dark)
     calibrator = DetectorCalibrator(**params, n_jobs=jobs, batch_size=batch_size, device=device)
-    with open_frames(sweep, line=line) as frames, _opened("dark", dark, line) as darks:
+    with open_frames(sweep, line=line) as frames, opened("dark", dark, line) as darks:
         if frames.layout is not None:
             raise InputError(
                 f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the "
@@ -224,8 +226,8 @@ def correct(
         calibrator.set_params(reject=reject)
     with (
         open_frames(image, line=line) as frames,
-        _opened("flat", flat, line) as flats,
-        _opened("dark", dark, line) as darks,
+        opened("flat", flat, line) as flats,
+        opened("dark", dark, line) as darks,
     ):
         if scheduler is not None:
             _refuse_unshared(frames)
@@ -299,6 +301,9 @@ def inspect(file: str, projections: int) -> None:
     Console().print(table)
 
 
+cli.add_command(report)
+
+
 @cli.command("demo", short_help="Calibrate a simulated detector and see what it does to a scan.")
 @click.option("-o", "--output", metavar="FOLDER", help="Keep the simulated and corrected files here.")
 @click.option("--seed", default=0, show_default=True, help="Of the simulated noise.")
@@ -327,27 +332,6 @@ def run_demo(output: str | None, seed: int, quiet: bool) -> None:
 
 
 # ---------------------------------------------------------------------- helpers
-
-
-@contextmanager
-def _opened(kind: str, name: str | None, line: bool) -> Iterator[Any]:
-    """Open the flats or darks of an option; a number stays a number, nothing stays None."""
-    if name is None or _is_number(name):
-        yield None if name is None else float(name)
-        return
-    with open_frames(name, line=line) as frames:
-        own = {"flat": frames.flats, "dark": frames.darks}[kind]
-        if frames.layout is not None and own is None:
-            raise InputError(f"`{name}` is a scan ({frames.layout}) that holds no {kind}s of its own.")
-        yield frames if own is None else own
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _refuse_inputs(output: str, *inputs: str | None) -> None:
@@ -426,7 +410,7 @@ def _changes(report: dict[str, Any]) -> str:
         f"rings: {report['n_changed']} of {_count(report['n_pixels'], 'pixel')} changed, by "
         f"{report['median_percent']:.2g} % ({report['median_std_errors']:.2g} standard errors) in the "
         f"median, {report['largest_percent']:.2g} % ({report['largest_std_errors']:.2g}) at most; "
-        f"{report['n_at_bound']} as far as allowed"
+        f"{report['n_beyond']} stand out more than a calibration can be off, and are left to the object"
     )
 
 

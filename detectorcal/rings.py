@@ -55,7 +55,8 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     multiplier_ : array of shape detector_shape, float64
         What the transmission of each pixel is multiplied with; 1 where it is left alone.
     report_ : dict of str to int or float
-        ``n_pixels``; ``n_changed``; ``n_at_bound``: changed by as much as is allowed; ``n_left_alone``: not
+        ``n_pixels``; ``n_changed``; ``n_beyond``: more was found there than the calibration can be off
+        by, so that less is removed, or nothing; ``n_left_alone``: not
         calibrated, or without usable projections; ``median_std_errors``, ``largest_std_errors``,
         ``median_percent``, ``largest_percent``: by how much the changed pixels were changed, in their
         standard errors and in % of the transmission (0 where none was).
@@ -72,11 +73,12 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 
     Notes
     -----
-    The approach is the package's own. With `e` the mean of -log(T) minus its Gaussian course along the row,
-    `v` the relative variance of a corrected value, `n` the variance of the mean from noise and `o` the
+    The approach is the package's own. With `e` the mean of -log(T) minus its twice-smoothed course along the
+    row, `v` the relative variance of a corrected value, `n` the variance of the mean from noise and `o` the
     variance of `e` from the object,
 
-    .. math:: \mathrm{multiplier} = \exp(\mathrm{clip}(k e, -N \sqrt v, N \sqrt v)), \quad k = v / (v + n + o)
+    .. math:: \mathrm{multiplier} = \exp(\mathrm{sign}(e)\, \max(0, \min(k |e|,\, 2 N \sqrt v - k |e|))),
+        \quad k = v / (v + n + o)
 
     with `N` = ``n_std``. `n` is half the mean squared difference of successive projections over their
     number; `o`, one number per row, is the robust variance of `e` minus the means of `v` and `n`, or 0.
@@ -355,7 +357,7 @@ def _report(found: Offsets, variance: Float64) -> dict[str, Any]:
     return {
         "n_pixels": found.removed.size,
         "n_changed": int(np.count_nonzero(changed)),
-        "n_at_bound": int(np.count_nonzero(size == found.bound[changed])),
+        "n_beyond": int(np.count_nonzero(found.beyond)),
         "n_left_alone": int(np.count_nonzero(~found.judged)),
         **{f"median_{name}": float(np.median(f)) if f.size else 0.0 for name, f in figures.items()},
         **{f"largest_{name}": float(np.max(f, initial=0.0)) for name, f in figures.items()},

@@ -253,12 +253,15 @@ def ring_multiplier(projections, variance, window, n_std):
         judged = np.isfinite(mean)
         if not judged.any():
             continue
-        course = gaussian_filter(fill(mean, judged), window, mode="nearest", truncate=4.0)
+        whole = fill(mean, judged)
+        course = gaussian_filter(whole, window, mode="nearest", truncate=4.0)
+        course += gaussian_filter(whole - course, window, mode="nearest", truncate=4.0)
         e = (mean - course)[judged]
         spread = MAD_TO_STD * np.median(np.abs(e - np.median(e)))
         of_object = max(spread**2 - v[judged].mean() - noise[judged].mean(), 0.0)
         total = v[judged] + noise[judged] + of_object
         k = np.where(total > 0, v[judged] / np.where(total > 0, total, 1.0), 0.0)
         bound = np.minimum(n_std * np.sqrt(v[judged]), math.log(10))
-        multiplier[y, judged] = np.exp(np.clip(k * e, -bound, bound))
+        size = np.minimum(k * np.abs(e), np.maximum(2 * bound - k * np.abs(e), 0.0))
+        multiplier[y, judged] = np.exp(np.sign(e) * size)
     return multiplier

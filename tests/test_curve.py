@@ -382,12 +382,10 @@ def test_rings_are_bounded_by_what_is_known_at_the_level_behind_the_sample():
     rings = RingSuppressor(correction, n_std=2.0).fit(scan)
     mean = np.exp(np.log(scan).mean(axis=0))
     bound = 2.0 * correction.predict_std(mean)
-    at_bound = np.abs(np.log(rings.multiplier_))
-    assert np.all(at_bound <= bound * (1 + 1e-5))
-    assert rings.report_["n_at_bound"] > 100
-    assert np.isclose(at_bound, bound, rtol=1e-5).sum() == pytest.approx(
-        rings.report_["n_at_bound"], rel=0.01
-    )
+    removed = np.abs(np.log(rings.multiplier_))
+    assert np.all(removed <= bound * (1 + 1e-5))
+    assert np.count_nonzero(removed > 0.9 * bound) > 100  # so that the bound is the one of this level
+    assert rings.report_["n_beyond"] > 100
     before, after = (fine_spread(s.mean(axis=0)) for s in (scan, rings.transform(scan)))
     assert after < 0.8 * before
 

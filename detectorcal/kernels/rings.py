@@ -40,6 +40,8 @@ class Offsets(NamedTuple):
     """The largest ``removed`` may be, either way."""
     judged: np.ndarray
     """Whether everything that is needed to judge a pixel is known; bool."""
+    beyond: np.ndarray
+    """Whether more was found than ``bound``, so that less is removed; bool."""
 
 
 def attenuation(frames: Array, dtype: np.dtype) -> Array:
@@ -157,12 +159,14 @@ def join_scans(parts: list[dict[str, Array]]) -> dict[str, Array]:
 def offsets(sums: Sums, variance: Float64, window: float, n_std: float) -> Offsets:
     r"""Estimate each pixel's constant offset in -log(T), and bound it by what is known of the pixel.
 
-    With `e` the mean of -log(T) minus its Gaussian course along the row, `v` the relative variance of a
+    With `e` the mean of -log(T) minus its twice-smoothed course along the row, `v` the relative variance of a
     corrected value, `n` the variance of that mean from noise and `o` that of `e` from the object,
 
-    .. math:: \mathrm{removed} = \mathrm{clip}(k e, -N \sqrt v, N \sqrt v), \quad k = v / (v + n + o)
+    .. math:: \mathrm{removed} = \mathrm{sign}(e)\, \max(0, \min(k |e|,\, 2 N \sqrt v - k |e|)),
+        \quad k = v / (v + n + o)
 
-    which is the posterior mean of a normal offset, bounded. `n` is half the mean squared difference of
+    which is the posterior mean of a normal offset up to `N` standard errors, and falls to 0 at twice that:
+    what is larger is no error of the calibration. `n` is half the mean squared difference of
     successive projections over their number; `o`, one number per row, is the robust variance of `e` (from
     its median absolute deviation) minus the means of `v` and `n`, or 0.
 
@@ -194,14 +198,21 @@ def offsets(sums: Sums, variance: Float64, window: float, n_std: float) -> Offse
     total = v + noise + _object_variance(e, v + noise, judged)
     k = np.divide(v, total, out=np.zeros_like(v), where=total > 0)
     bound = np.minimum(n_std * np.sqrt(v), LARGEST_OFFSET)
-    removed = np.clip(k * e, -bound, bound)
-    return Offsets(removed.reshape(shape), bound.reshape(shape), judged.reshape(shape))
+    found = k * e
+    size = np.abs(found)
+    # what is larger than the calibration can explain is the object's: the more so, the larger it is
+    removed = np.sign(found) * np.clip(2 * bound - size, 0, size)
+    beyond = size > bound
+    return Offsets(removed.reshape(shape), bound.reshape(shape), judged.reshape(shape), beyond.reshape(shape))
 
 
 def _course(mean: Float64, judged: np.ndarray, window: float) -> Float64:
-    """Smooth each row by itself; pixels that cannot be judged are filled from their row first."""
+    """Smooth each row by itself, twice; pixels that cannot be judged are filled from their row first.
+
+    Once would bend under a smooth object, and the bend be taken for structure of its own.
+    """
     whole = mean if judged.all() else fill_masked(mean, ~judged)
-    smooth: Float64 = gaussian(whole, Smoothing(window, "nearest", 0.0, TRUNCATE))
+    smooth: Float64 = gaussian(whole, Smoothing(window, "nearest", 0.0, TRUNCATE, twice=True))
     return smooth
 
 

@@ -1,0 +1,33 @@
+"""Files and numbers that options of the command line name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from detectorcal._errors import InputError
+from detectorcal.io import open_frames
+
+__all__ = ["opened"]
+
+
+@contextmanager
+def opened(kind: str, name: str | None, line: bool) -> Iterator[Any]:
+    """Open the flats or darks of an option; a number stays a number, nothing stays None."""
+    if name is None or _is_number(name):
+        yield None if name is None else float(name)
+        return
+    with open_frames(name, line=line) as frames:
+        own = {"flat": frames.flats, "dark": frames.darks}[kind]
+        if frames.layout is not None and own is None:
+            raise InputError(f"`{name}` is a scan ({frames.layout}) that holds no {kind}s of its own.")
+        yield frames if own is None else own
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""The command that writes a report."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from detectorcal._cli_inputs import opened
+from detectorcal._errors import InputError
+from detectorcal._files import refuse_existing
+from detectorcal.calibrator import DetectorCalibrator
+from detectorcal.io import FrameStack, open_frames
+
+__all__ = ["report"]
+
+
+@click.command(short_help="Write a page that shows a calibration and judges it.")
+@click.argument("calibration")
+@click.option("-o", "--output", required=True, metavar="FILE", help="The page, .html.")
+@click.option(
+    "--sweep", metavar="FILE", help="Frames of the fit: adds residuals, and points of single pixels."
+)
+@click.option(
+    "--dark", metavar="FILE|DN", help="Dark of the sweep and the scan; by default the calibration's."
+)
+@click.option(
+    "--dark-per-frame", is_flag=True, help="The dark file has one dark for each frame of the sweep."
+)
+@click.option("--scan", nargs=2, metavar="IN OUT", help="A raw scan, and what `correct` made of it.")
+@click.option("--projections", type=click.IntRange(min=1), metavar="N",
+              help="Judge for scans of N projections; by default those of --scan, or 1000.")  # fmt: skip
+@click.option("--title", help="Of the page; by default the calibration's name.")
+@click.option("--line", is_flag=True, help="A 2-D array is frames of a line detector.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing page.")
+@click.option("--jobs", default=-1, show_default=True, help="Threads; -1 takes all cores.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+def report(
+    calibration: str, output: str, sweep: str | None, dark: str | None, dark_per_frame: bool,
+    scan: tuple[str, str] | None, projections: int | None, title: str | None, line: bool, overwrite: bool,
+    jobs: int, quiet: bool,
+) -> None:  # fmt: skip
+    """Write one HTML page about CALIBRATION: is it good enough, which pixels not to trust, and why.
+
+    \b
+    Example:
+      detectorcal report detector.h5 --sweep sweep.tif -o report.html
+    """  # noqa: D301
+    from detectorcal.report import write_report
+
+    refuse_existing(output, overwrite=overwrite)
+    if dark_per_frame and (sweep is None or dark is None):
+        raise InputError(
+            "`--dark-per-frame` needs `--sweep` and `--dark`, a file with a dark for each frame."
+        )
+    calibrator = DetectorCalibrator.load(calibration)
+    calibrator.set_params(n_jobs=jobs)
+    sources = {"calibration": calibration, "sweep": sweep, "dark": dark, "scan": scan and " -> ".join(scan)}
+    with ExitStack() as files:
+        raw, corrected = (None, None) if scan is None else (_frames(files, name, line) for name in scan)
+        headline = write_report(
+            output,
+            calibrator,
+            sweep=None if sweep is None else _frames(files, sweep, line),
+            scan=raw,
+            corrected=corrected,
+            dark=files.enter_context(opened("dark", dark, line)),
+            dark_per_frame=dark_per_frame,
+            n_projections=projections,
+            title=Path(calibration).name if title is None else title,
+            sources={name: value for name, value in sources.items() if value is not None},
+            overwrite=overwrite,
+        )
+    if not quiet:
+        click.echo(f"{output}: {headline.answer}")
+
+
+def _frames(files: ExitStack, name: str, line: bool) -> FrameStack:
+    return files.enter_context(open_frames(name, line=line))

@@ -1,0 +1,206 @@
+"""What is known of a calibration: from itself, from its sweep, and from a scan it corrected."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from detectorcal import _validation as validation
+from detectorcal._errors import DetectorcalWarning, InputError
+from detectorcal._execution import as_frames, mean_frame
+from detectorcal._typing import Array, Float64, Shape, Stack
+from detectorcal.calibrator import DetectorCalibrator
+from detectorcal.kernels.masking import MAD_TO_STD
+from detectorcal.plot._pixels import accumulation_of
+from detectorcal.plot._response import relative_pattern
+
+__all__ = ["PATTERN_SIGMA", "Evidence", "Sweep", "gather"]
+
+PATTERN_SIGMA = 20.0
+"""Pixels: what is wider is taken for the beam, which smoothing bent, and not for the pixels' own pattern;
+the measure of :meth:`DetectorCalibrator.score`."""
+
+
+FEWEST_FRAMES, FITTED_PIXELS = 24, 1e8
+"""Frames that two halves of a sweep consist of: all, but of large detectors fewer, down to the first."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that was given along with its calibration."""
+
+    frames: Stack
+    dark: Any
+    """Of the detector's shape or of the frames'."""
+    repeat: Float64
+    """Relative error of each coefficient as two halves of the sweep show it, about 0; NaN if not known."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Figures of a calibration; NaN where nothing is known. Ratios are fractions, not %."""
+
+    calibrator: DetectorCalibrator
+    pattern: Float64
+    """The pixels' pattern, detector-shaped: gain over that of the neighbours, minus 1; 0 at defects."""
+    pattern_std: float
+    """Spread of the pixels' own gain, noise taken off (robust)."""
+    error: float
+    """Median relative standard error: the pattern that will be left."""
+    error_95: float
+    """95 % of the pixels are known better than this."""
+    measured_error: float
+    """Spread of the left-over pattern that two halves of the sweep show (robust)."""
+    electrons: float
+    """Collected by a pixel in the whole sweep (median)."""
+    level: float
+    """Mean expected value of a frame, DN above dark (median pixel)."""
+    sweep: Sweep | None = None
+
+    @property
+    def n_bad(self) -> int:
+        """Number of pixels that could not be calibrated."""
+        return int(np.count_nonzero(self.calibrator.defects_))
+
+    @property
+    def known_error(self) -> float:
+        """The larger of the predicted and the measured error; NaN if neither is known."""
+        return float(np.fmax(self.error, self.measured_error))
+
+
+def gather(
+    calibrator: DetectorCalibrator, sweep: Any = None, dark: Any = None, dark_per_frame: bool = False
+) -> Evidence:
+    """Find out all that the calibration and its sweep tell.
+
+    Parameters
+    ----------
+    calibrator : DetectorCalibrator
+        Fitted.
+    sweep : array or stack of shape (n_frames, *detector_shape), optional
+        The frames of the fit, DN.
+    dark : number, array or stack, optional
+        Their dark, DN; by default that of the calibration.
+    dark_per_frame : bool, default=False
+        Whether ``dark`` has one for each frame.
+
+    Returns
+    -------
+    Evidence
+    """
+    given = None if sweep is None else _as_sweep(calibrator, sweep, dark, dark_per_frame)
+    good = calibrator.defects_ == 0
+    relative_error = (calibrator.coef_std_ / calibrator.coef_)[good]
+    error = _median(relative_error)
+    pattern = np.zeros(calibrator.coef_.shape)
+    if good.any():
+        pattern = relative_pattern(np.where(good, 1 / calibrator.coef_, np.nan), PATTERN_SIGMA)
+    n_frames = np.maximum(calibrator.sums_["frames"], 1)[good]
+    light = calibrator.sums_["expected"][good]
+    gain = calibrator.system_gain_
+    return Evidence(
+        calibrator=calibrator,
+        pattern=pattern,
+        pattern_std=_without_noise(_spread(pattern[good]), error),
+        error=error,
+        error_95=_percentile(relative_error, 95),
+        measured_error=math.nan if given is None else _spread(given.repeat[good]),
+        electrons=_median(light) / gain if gain > 0 else math.nan,
+        level=_median(light / n_frames),
+        sweep=given,
+    )
+
+
+def _as_sweep(calibrator: DetectorCalibrator, sweep: Any, dark: Any, dark_per_frame: bool) -> Sweep:
+    """Check the sweep, and judge how well two halves of it agree."""
+    shape = calibrator.detector_shape_
+    stack: Stack = validation.as_real("sweep", sweep)
+    accumulation_of(calibrator, tuple(stack.shape[1:]))  # raises if it is another detector's
+    if dark_per_frame:
+        darks = as_frames(validation.as_darks_per_frame(dark, stack.shape[0], shape, flattened=False), shape)
+    else:
+        darks = dark_of(calibrator, dark, "the sweep")
+    return Sweep(stack, darks, _repeat(calibrator, stack, darks, dark_per_frame))
+
+
+def dark_of(calibrator: DetectorCalibrator, dark: Any, whose: str) -> Float64:
+    """Give the dark to be subtracted: that given, averaged, or the calibration's own."""
+    shape = calibrator.detector_shape_
+    if dark is not None:
+        return mean_frame(as_frames(validation.as_map_stack("dark", dark, shape), shape), batch_size=None)
+    if calibrator.dark_ is None:
+        raise InputError(
+            "this calibration was fitted with one dark per frame and has none of its own: give that of "
+            f"{whose}, `dark=` (`--dark` in a shell)."
+        )
+    return calibrator.dark_
+
+
+def _repeat(calibrator: DetectorCalibrator, stack: Stack, darks: Any, per_frame: bool) -> Float64:
+    r"""Tell the error of the coefficients from the difference of those of two halves of the sweep.
+
+    With the light :math:`S_1, S_2` of the halves the variances of their coefficients are :math:`K/S_1` and
+    :math:`K/S_2`, that of the whole is :math:`K/S`: the difference times
+    :math:`\sqrt{S_1 S_2 / ((S_1+S_2) S)}` has the variance of the whole. Of a long sweep of a large detector
+    evenly spaced frames make up the halves.
+    """
+    n_frames = stack.shape[0]
+    if n_frames < 2:
+        return np.full(calibrator.coef_.shape, np.nan)
+    most = max(FEWEST_FRAMES, int(FITTED_PIXELS / calibrator.n_features_in_))
+    numbers = np.unique(np.linspace(0, n_frames - 1, min(most, n_frames)).round().astype(int))
+    halves = []
+    for first in (0, 1):
+        half, chosen = clone(calibrator), numbers[first::2]
+        dark = _Chosen(darks, chosen) if per_frame else darks
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DetectorcalWarning)  # what a half lacks the whole may have
+            half.fit(_Chosen(stack, chosen), dark=dark, dark_per_frame=per_frame)
+        halves.append(half)
+    a, b = halves
+    light_a, light_b = a.sums_["expected"], b.sums_["expected"]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = light_a * light_b / ((light_a + light_b) * calibrator.sums_["expected"])
+        repeat = np.sqrt(share) * (a.coef_ - b.coef_) / calibrator.coef_
+    known = (a.defects_ == 0) & (b.defects_ == 0) & np.isfinite(repeat)
+    return np.where(known, repeat, np.nan)
+
+
+class _Chosen:
+    """Some frames of a stack, read when they are needed."""
+
+    def __init__(self, stack: Stack, numbers: np.ndarray) -> None:
+        self._stack = stack
+        self._numbers = numbers
+        self.shape: Shape = (len(numbers), *stack.shape[1:])
+        self.dtype = stack.dtype
+
+    def __getitem__(self, batch: slice) -> Array:
+        return np.concatenate([np.asarray(self._stack[slice(i, i + 1)]) for i in self._numbers[batch]])
+
+
+def _spread(values: Float64) -> float:
+    """Robust standard deviation about the median; NaN are left out."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return math.nan
+    return MAD_TO_STD * float(np.median(np.abs(known - np.median(known))))
+
+
+def _without_noise(spread: float, error: float) -> float:
+    """Take the noise off a spread; all of it is pattern where the noise is not known."""
+    return math.sqrt(max(spread**2 - (error**2 if math.isfinite(error) else 0.0), 0.0))
+
+
+def _median(values: Float64) -> float:
+    return _percentile(values, 50)
+
+
+def _percentile(values: Float64, percent: float) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.percentile(known, percent)) if known.size else math.nan

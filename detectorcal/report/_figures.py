@@ -1,0 +1,201 @@
+"""The figures of the page, as SVG that takes the page's colours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from detectorcal.plot import plot_coefficients, plot_defects, plot_pattern_spectrum, plot_sinogram
+from detectorcal.plot._points import Points, corrected_at
+from detectorcal.plot._response import draw_residuals
+from detectorcal.report._evidence import PATTERN_SIGMA, Evidence
+from detectorcal.report._scan import Scan
+from detectorcal.report._words import count, percent, whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Picture", "pictures"]
+
+INK = "#010203"
+"""Stands for the colour of the page's text, which depends on whether it is light or dark."""
+
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
+    "font.size": 10,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.framealpha": 0,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+}
+
+SIZE = 4.6, 3.6
+"""Inches: so small that the text can still be read on a phone."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and what it says."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+def pictures(
+    evidence: Evidence, sampled: tuple[Points, np.ndarray] | None, scan: Scan | None
+) -> list[Picture]:
+    """Draw all that can be drawn.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        What is known of the calibration.
+    sampled : (Points, array of int), optional
+        Values of a sample of good pixels, and their places.
+    scan : Scan, optional
+        Before and after.
+
+    Returns
+    -------
+    list of Picture
+    """
+    all_bad = evidence.n_bad == evidence.calibrator.n_features_in_
+    drawn: list[Picture | None] = [_defects(evidence), _spectrum(evidence)]
+    if not all_bad:
+        drawn[:0] = _coefficients(evidence)
+    drawn.append(_residuals(evidence, sampled))
+    if scan is not None:
+        drawn += _sinograms(scan)
+    return [picture for picture in drawn if picture is not None]
+
+
+@contextmanager
+def _figure(n: int = 1) -> Iterator[list[Axes]]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        yield [Figure(figsize=SIZE, layout="constrained").subplots() for _ in range(n)]
+
+
+def _svg(figure: Any, name: str, label: str) -> str:
+    """Write a figure as an element of the page, every id of its own."""
+    from matplotlib import rc_context
+
+    text = StringIO()
+    with rc_context(STYLE | {"svg.hashsalt": name}):
+        # what a file of its own would say of itself is no use in a page
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'^<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 sans-serif", svg)
+    svg = svg.replace(INK, "currentColor")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def _picture(ax: Axes, name: str, title: str, caption: str) -> Picture:
+    return Picture(title, _svg(ax.figure, name, f"{title}: see the caption"), caption)
+
+
+def _coefficients(evidence: Evidence) -> list[Picture]:
+    coef = evidence.calibrator.coef_
+    low, middle, high = np.percentile(coef, (1, 50, 99))
+    error = f"is known to {percent(evidence.error)} (median)" if np.isfinite(evidence.error) else "may err"
+    with _figure(2) as axes:
+        plot_coefficients(evidence.calibrator, axes=axes)
+        return [
+            _picture(
+                axes[0],
+                "map",
+                "Coefficients",
+                f"What each pixel is multiplied with. The median is {middle:.4f}; 98 % are from {low:.4f} to "
+                f"{high:.4f}. A smooth course is the beam, bent by smoothing; it makes no rings.",
+            ),
+            _picture(
+                axes[1],
+                "histogram",
+                "How far the pixels differ, and how well that is known",
+                f"The pixels' own spread is {percent(evidence.pattern_std)}; a coefficient {error}. The band "
+                "should be much narrower than the heap.",
+            ),
+        ]
+
+
+def _defects(evidence: Evidence) -> Picture | None:
+    if not evidence.n_bad:
+        return None
+    with _figure() as (ax,):
+        plot_defects(evidence.calibrator, ax=ax)
+        return _picture(
+            ax,
+            "defects",
+            "Pixels not to be trusted",
+            f"{count(evidence.n_bad, 'pixel')} of {whole(evidence.calibrator.n_features_in_)} could not be "
+            "calibrated. "
+            "They keep coefficient 1.",
+        )
+
+
+def _spectrum(evidence: Evidence) -> Picture | None:
+    sweep, coef = evidence.sweep, evidence.calibrator.coef_
+    if sweep is None or not np.isfinite(sweep.repeat).any():
+        return None
+    good = np.isfinite(sweep.repeat) & (evidence.calibrator.defects_ == 0)
+    before, after = np.where(good, 1 / coef, np.nan), np.where(good, 1 + sweep.repeat, np.nan)
+    with _figure() as (ax,):
+        plot_pattern_spectrum(before, after, sigma=PATTERN_SIGMA, labels=("before", "left after"), ax=ax)
+        return _picture(
+            ax,
+            "spectrum",
+            "Fixed pattern before and after, by spatial frequency",
+            "Squares add up to the variance. Before: the pattern of the coefficients. After: what is left, "
+            "from "
+            f"the difference of two halves of the sweep ({percent(evidence.measured_error)}, robust).",
+        )
+
+
+def _residuals(evidence: Evidence, sampled: tuple[Points, np.ndarray] | None) -> Picture | None:
+    if sampled is None or not sampled[1].size:
+        return None
+    points, places = sampled
+    corrected = corrected_at(evidence.calibrator, points, places)
+    with _figure() as (ax,):
+        draw_residuals(
+            ax, points.expected[points.used], corrected[points.used], evidence.calibrator.system_gain_
+        )
+        return _picture(
+            ax,
+            "residuals",
+            "Residuals against intensity",
+            "Single frames after correction. The inner band should be as wide as photon noise makes it "
+            "(with a "
+            "few frames it is narrower); a median that leaves 0, or bands that open at one end, are pixels "
+            "that "
+            "are not straight.",
+        )
+
+
+def _sinograms(scan: Scan) -> list[Picture]:
+    told = "Stripes, from column to column: {:.2g} before, {:.2g} after.".format(*scan.stripes)
+    where = "The detector" if scan.row is None else f"Detector row {scan.row}"
+    shown = f"{where}, {len(scan.projections)} of {count(scan.n_projections, 'projection')}. {told}"
+    with _figure(2) as axes:
+        plot_sinogram(scan.before, scan.after, axes=axes)
+        for ax in axes:
+            ax.set_title("")
+            ax.images[0].set_extent((-0.5, scan.before.shape[1] - 0.5, scan.n_projections - 0.5, -0.5))
+        first = _picture(
+            axes[0], "sinogram-before", "Sinogram before", f"Dark and beam corrected only. {shown}"
+        )
+        return [first, _picture(axes[1], "sinogram-after", "Sinogram after", f"Corrected. {shown}")]
