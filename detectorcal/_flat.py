@@ -135,7 +135,7 @@ def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64) ->
     if count:
         warn(
             f"the images are brighter than every frame of the sweep at {count} of {dark.size} pixels: there "
-            "the curve is continued to where nothing was measured. Record a sweep as bright as the images, or "
+            "the curve is continued to where nothing was measured. Record a sweep as bright as they are, or "
             'use method="photon".'
         )
 
