@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -19,19 +17,18 @@ from rich.table import Table
 
 from detectorcal import _provenance, demo
 from detectorcal._cli_inputs import opened
+from detectorcal._cli_output import Output, refuse_inputs, refuse_unshared, refuse_whole
 from detectorcal._cli_report import report
+from detectorcal._cli_words import changes, count, facts, pixels, started_at, summary
 from detectorcal._cluster import connected, spread
-from detectorcal._defects import DEFECTS
 from detectorcal._errors import DetectorcalError, DetectorcalWarning, FileFormatError, InputError
 from detectorcal._files import refuse_existing
 from detectorcal._persistence import check_calibration_name
 from detectorcal._typing import Stack
-from detectorcal._validation import float_dtype
 from detectorcal._version import __version__
 from detectorcal.calibrator import METHODS, MOST_FAILED, DetectorCalibrator
 from detectorcal.correction import Correction
-from detectorcal.io import FrameStack, FrameWriter, create_frames, open_frames, resume_frames
-from detectorcal.io._partial import can_resume, digest
+from detectorcal.io import FrameStack, open_frames
 from detectorcal.kernels.smoothing import MODES
 from detectorcal.rings import CorrectedFrames, RingSuppressor
 
@@ -42,8 +39,6 @@ BAD_USE = 2
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 plus the signal's number."""
-
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -158,7 +153,7 @@ def fit(
     """  # noqa: D301
     check_calibration_name(output)
     refuse_existing(output, overwrite=overwrite)
-    _refuse_inputs(output, sweep, dark)
+    refuse_inputs(output, sweep, dark)
     calibrator = DetectorCalibrator(**params, n_jobs=jobs, batch_size=batch_size, device=device)
     with open_frames(sweep, line=line) as frames, opened("dark", dark, line) as darks:
         if frames.layout is not None:
@@ -168,7 +163,7 @@ def fit(
             )
         if scheduler is not None:
             each = dark_per_frame and isinstance(darks, FrameStack)
-            _refuse_unshared(frames, *([darks] if each else []))
+            refuse_unshared(frames, *([darks] if each else []))
             with connected(scheduler):
                 stack = spread(frames, batch_size=batch_size)
                 shared = spread(darks, batch_size=batch_size) if each else darks
@@ -181,7 +176,7 @@ def fit(
     if np.all(calibrator.defects_):
         raise InputError(f"no pixel of `{sweep}` could be calibrated, so nothing is written.{MOST_FAILED}")
     calibrator.save(output, overwrite=overwrite)
-    _say(f"{output}: {_summary(calibrator)}", quiet)
+    _say(f"{output}: {summary(calibrator)}", quiet)
 
 
 @cli.command(short_help="Correct images with a calibration.")
@@ -217,9 +212,9 @@ def correct(
     Example:
       detectorcal correct scan.nxs -c detector.h5 -o corrected.nxs
     """  # noqa: D301
-    _refuse_inputs(output, image, calibration, flat, dark)
+    refuse_inputs(output, image, calibration, flat, dark)
     for option in ("--resume",) * resume + ("--scheduler",) * (scheduler is not None):
-        _refuse_whole(option, output)
+        refuse_whole(option, output)
     calibrator = DetectorCalibrator.load(calibration)
     calibrator.set_params(n_jobs=jobs, batch_size=batch_size, device=device)
     if reject is not None:
@@ -230,7 +225,7 @@ def correct(
         opened("dark", dark, line) as darks,
     ):
         if scheduler is not None:
-            _refuse_unshared(frames)
+            refuse_unshared(frames)
         flats = frames.flats if flats is None else flats
         darks = frames.darks if darks is None else darks
         if rings and flats is None:
@@ -256,10 +251,10 @@ def correct(
                 "the flat is nowhere above the dark, so nothing is written. Were the two mixed up?"
             )
         told = {"detectorcal": __version__, "image": image, "calibration": calibration}
-        whole = _Output(output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor)
+        whole = Output(output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor)
         with connected(scheduler), whole.writer(correction) as writer:
             if resume:
-                _say(_started_at(output, writer), quiet)
+                _say(started_at(output, writer), quiet)
             if suppressor is not None:
                 _find_rings(suppressor, correction, frames, scheduler, quiet)
                 correction.set_params(scale=correction.scale * suppressor.multiplier_)
@@ -270,9 +265,9 @@ def correct(
                         part = spread(part, step=writer.step, batch_size=batch_size)
                     correction.transform(part, out=writer.part(run))
     what = "transmission" if flats is not None else "DN above dark"
-    _say(f"{output}: {_count(len(frames), 'frame')} of {_pixels(frames.shape[1:])}, {what}", quiet)
+    _say(f"{output}: {count(len(frames), 'frame')} of {pixels(frames.shape[1:])}, {what}", quiet)
     if suppressor is not None:
-        _say(f"{output}: {_changes(suppressor.report_)}", quiet)
+        _say(f"{output}: {changes(suppressor.report_)}", quiet)
 
 
 @cli.command(short_help="Show what a calibration holds, or how corrected frames were made.")
@@ -287,16 +282,16 @@ def inspect(file: str, projections: int) -> None:
       detectorcal inspect corrected.nxs
     """  # noqa: D301
     try:
-        facts = list(_facts(DetectorCalibrator.load(file), projections))
+        rows = list(facts(DetectorCalibrator.load(file), projections))
     except (FileFormatError, InputError):
         history = None
         with suppress(DetectorcalError):
             history = _provenance.read_history(file)
         if history is None:
             raise
-        facts = list(_provenance.describe(history))
+        rows = list(_provenance.describe(history))
     table = Table(show_header=False, box=None)
-    for name, value in facts:
+    for name, value in rows:
         table.add_row(name, escape(value))
     Console().print(table)
 
@@ -325,69 +320,13 @@ def run_demo(output: str | None, seed: int, quiet: bool) -> None:
         table.add_column(name, justify="right")
     for name, figures in result.figures.items():
         table.add_row(name, *(f"{figure:.2f} %" for figure in figures))
-    click.echo(f"simulated: {_summary(result.calibrator)}")
+    click.echo(f"simulated: {summary(result.calibrator)}")
     Console().print(table)
     if output is not None:
         click.echo(f"{output}: {', '.join(demo.FILES)}")
 
 
 # ---------------------------------------------------------------------- helpers
-
-
-def _refuse_inputs(output: str, *inputs: str | None) -> None:
-    """Never write over what is being read, whatever `--overwrite` says."""
-    for name in inputs:
-        written = (Path(_file_of(output)).resolve(), Path(f"{_file_of(output)}.partial").resolve())
-        if name is not None and Path(_file_of(name)).resolve() in written:
-            raise InputError(f"the output `{output}` is also an input. Choose another name.")
-
-
-def _file_of(name: str) -> str:
-    """Give the file of ``file.h5:/dataset``."""
-    return name.partition(":/")[0]
-
-
-@dataclass(frozen=True)
-class _Output:
-    """What `correct` writes, and how."""
-
-    name: str
-    frames: FrameStack
-    attributes: dict[str, Any]
-    overwrite: bool
-    resume: bool
-    suppressor: RingSuppressor | None
-
-    def writer(self, correction: Correction) -> AbstractContextManager[FrameWriter]:
-        """Create the output, in the layout of the input where the format has it, or go on with it."""
-        frames, dtype = self.frames, float_dtype(self.frames.dtype)
-        keeps_layout = frames.layout is not None and self.name.lower().endswith(HDF5_SUFFIXES)
-        layout: dict[str, Any] = {"layout": frames.layout, "angles": frames.angles} if keeps_layout else {}
-        what = {"overwrite": self.overwrite, "attributes": self.attributes, **layout}
-        if can_resume(self.name):
-            settings = _settings(correction, self.suppressor, dtype)
-            return resume_frames(
-                self.name, frames.shape, dtype, source=frames, settings=settings, resume=self.resume, **what
-            )
-        return create_frames(self.name, frames.shape, dtype, **what)
-
-
-def _settings(correction: Correction, suppressor: RingSuppressor | None, dtype: np.dtype) -> dict[str, Any]:
-    """Give what decides the corrected numbers, in the precision that they are computed in.
-
-    Multipliers against rings follow from the input, the maps and the standard errors, and are found anew.
-    """
-    return {
-        "calibration or flat": digest(np.asarray(correction.scale, dtype)),
-        "dark": digest(np.asarray(correction.dark, dtype)),
-        **(
-            {}
-            if correction.curvature is None
-            else {"curves": digest(np.asarray(correction.curvature, dtype))}
-        ),
-        "`--reject`": correction.reject,
-        "`--rings`": None if suppressor is None else digest(suppressor.relative_variance()),
-    }
 
 
 def _find_rings(
@@ -400,44 +339,6 @@ def _find_rings(
         return
     with _progress(len(frames), "looking for rings", quiet) as advance:
         suppressor.fit(CorrectedFrames(_Watched(frames, advance), correction, frames.step))
-
-
-def _changes(report: dict[str, Any]) -> str:
-    """Say in a line what was done against rings."""
-    if not report["n_changed"]:
-        return f"rings: none of {_count(report['n_pixels'], 'pixel')} changed"
-    return (
-        f"rings: {report['n_changed']} of {_count(report['n_pixels'], 'pixel')} changed, by "
-        f"{report['median_percent']:.2g} % ({report['median_std_errors']:.2g} standard errors) in the "
-        f"median, {report['largest_percent']:.2g} % ({report['largest_std_errors']:.2g}) at most; "
-        f"{report['n_beyond']} stand out more than a calibration can be off, and are left to the object"
-    )
-
-
-def _started_at(output: str, writer: FrameWriter) -> str:
-    if writer.n_written == 0:
-        return f"{output}: nothing to resume, starting with the first frame"
-    return f"{output}: going on, {writer.n_written} of {_count(writer.shape[0], 'frame')} are done"
-
-
-def _refuse_whole(option: str, output: str) -> None:
-    """Raise if an output is written whole by one process, or not at all."""
-    if not can_resume(output):
-        raise InputError(
-            f"`{option}` is for HDF5 and zarr outputs, which are written in parts; `{output}` is neither. "
-            f"Name an output .h5 or .zarr, or leave out `{option}`."
-        )
-
-
-def _refuse_unshared(*stacks: FrameStack) -> None:
-    """Raise unless the workers of a cluster can read the stacks by their path."""
-    for stack in stacks:
-        kind = stack.source.location.format if stack.source is not None else "unknown"
-        if kind not in ("hdf5", "zarr"):
-            raise InputError(
-                f"`--scheduler` is for HDF5 and zarr inputs, which workers read for themselves, and "
-                f"`{stack.path}` is of format {kind}. Convert it, or leave out `--scheduler`."
-            )
 
 
 class _Watched:
@@ -471,61 +372,3 @@ def _progress(total: int, verb: str, quiet: bool, done: int = 0) -> Iterator[Cal
 def _say(message: str, quiet: bool) -> None:
     if not quiet:
         click.echo(message)
-
-
-def _summary(calibrator: DetectorCalibrator) -> str:
-    n_defects = int(np.count_nonzero(calibrator.defects_))
-    error = _left_pattern(calibrator)
-    return (
-        f"{_count(calibrator.n_frames_seen_, 'frame')} of {_pixels(calibrator.detector_shape_)}, "
-        f"{_count(n_defects, 'pixel')} not calibrated, "
-        + ("standard error not known" if error is None else f"standard error {error:.2g} %")
-    )
-
-
-def _left_pattern(calibrator: DetectorCalibrator) -> float | None:
-    """Median relative standard error of the coefficients, %: the pattern that will be left."""
-    relative = calibrator.coef_std_ / calibrator.coef_
-    known = relative[np.isfinite(relative)]
-    return 100 * float(np.median(known)) if known.size else None
-
-
-def _facts(calibrator: DetectorCalibrator, n_projections: int) -> Iterator[tuple[str, str]]:
-    good = calibrator.defects_ == 0
-    left = _left_pattern(calibrator)
-    yield "detector", f"{_pixels(calibrator.detector_shape_)}"
-    yield "sweep", _count(calibrator.n_frames_seen_, "frame")
-    yield "method", f"{calibrator.method}, sigma {calibrator.sigma:g} px, cutoff {calibrator.cutoff:g} DN"
-    if good.any():
-        low, high = np.percentile(calibrator.coef_[good], [0.1, 99.9])
-        spread = 100 * calibrator.coef_[good].std()
-        yield (
-            "coefficients",
-            f"spread {spread:.3g} %, bend of the beam included; 99.8 % in {low:.4f}-{high:.4f}",
-        )
-    yield "standard error", "not known" if left is None else f"{left:.2g} % (median)"
-    if np.isfinite(calibrator.expected_prnu_):
-        yield "pattern left", f"{calibrator.expected_prnu_:.2g} % (PRNU) expected after correction"
-        rings = calibrator.expected_rings(n_projections)
-        yield "rings", f"{rings:.2g} times the noise expected in a scan of {n_projections} projections"
-    if np.isfinite(calibrator.system_gain_):
-        yield "system gain", f"{calibrator.system_gain_:.3g} DN per electron"
-    if calibrator.method == "curved":
-        yield "read noise", f"{calibrator.read_noise_:.3g} DN"
-        bend = 100 * calibrator.prior_std_ * calibrator.reference_level_
-        yield "curvature", f"{bend:.2g} % per {calibrator.reference_level_:.4g} DN from pixel to pixel"
-    for cause, bit in DEFECTS.items():
-        if cause == "changed":  # only a flat can show that
-            continue
-        yield cause, _count(int(np.count_nonzero(calibrator.defects_ & bit)), "pixel")
-    dark = calibrator.dark_
-    yield "dark", "one per frame, not kept" if dark is None else f"{np.mean(dark):.4g} DN (mean)"
-    yield from _provenance.describe(calibrator.provenance_)
-
-
-def _pixels(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) + " pixels"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

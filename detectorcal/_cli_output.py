@@ -1,0 +1,97 @@
+"""What `correct` writes, and what it refuses to."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detectorcal._errors import InputError
+from detectorcal._validation import float_dtype
+from detectorcal.correction import Correction
+from detectorcal.io import FrameStack, FrameWriter, create_frames, resume_frames
+from detectorcal.io._partial import can_resume, digest
+from detectorcal.rings import RingSuppressor
+
+__all__ = ["Output", "refuse_inputs", "refuse_unshared", "refuse_whole"]
+
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What `correct` writes, and how."""
+
+    name: str
+    frames: FrameStack
+    attributes: dict[str, Any]
+    overwrite: bool
+    resume: bool
+    suppressor: RingSuppressor | None
+
+    def writer(self, correction: Correction) -> AbstractContextManager[FrameWriter]:
+        """Create the output, in the layout of the input where the format has it, or go on with it."""
+        frames, dtype = self.frames, float_dtype(self.frames.dtype)
+        keeps_layout = frames.layout is not None and self.name.lower().endswith(HDF5_SUFFIXES)
+        layout: dict[str, Any] = {"layout": frames.layout, "angles": frames.angles} if keeps_layout else {}
+        what = {"overwrite": self.overwrite, "attributes": self.attributes, **layout}
+        if can_resume(self.name):
+            settings = _settings(correction, self.suppressor, dtype)
+            return resume_frames(
+                self.name, frames.shape, dtype, source=frames, settings=settings, resume=self.resume, **what
+            )
+        return create_frames(self.name, frames.shape, dtype, **what)
+
+
+def _settings(correction: Correction, suppressor: RingSuppressor | None, dtype: np.dtype) -> dict[str, Any]:
+    """Give what decides the corrected numbers, in the precision that they are computed in.
+
+    Multipliers against rings follow from the input, the maps and the standard errors, and are found anew.
+    """
+    return {
+        "calibration or flat": digest(np.asarray(correction.scale, dtype)),
+        "dark": digest(np.asarray(correction.dark, dtype)),
+        **(
+            {}
+            if correction.curvature is None
+            else {"curves": digest(np.asarray(correction.curvature, dtype))}
+        ),
+        "`--reject`": correction.reject,
+        "`--rings`": None if suppressor is None else digest(suppressor.relative_variance()),
+    }
+
+
+def refuse_inputs(output: str, *inputs: str | None) -> None:
+    """Never write over what is being read, whatever `--overwrite` says."""
+    for name in inputs:
+        written = (Path(_file_of(output)).resolve(), Path(f"{_file_of(output)}.partial").resolve())
+        if name is not None and Path(_file_of(name)).resolve() in written:
+            raise InputError(f"the output `{output}` is also an input. Choose another name.")
+
+
+def _file_of(name: str) -> str:
+    """Give the file of ``file.h5:/dataset``."""
+    return name.partition(":/")[0]
+
+
+def refuse_whole(option: str, output: str) -> None:
+    """Raise if an output is written whole by one process, or not at all."""
+    if not can_resume(output):
+        raise InputError(
+            f"`{option}` is for HDF5 and zarr outputs, which are written in parts; `{output}` is neither. "
+            f"Name an output .h5 or .zarr, or leave out `{option}`."
+        )
+
+
+def refuse_unshared(*stacks: FrameStack) -> None:
+    """Raise unless the workers of a cluster can read the stacks by their path."""
+    for stack in stacks:
+        kind = stack.source.location.format if stack.source is not None else "unknown"
+        if kind not in ("hdf5", "zarr"):
+            raise InputError(
+                f"`--scheduler` is for HDF5 and zarr inputs, which workers read for themselves, and "
+                f"`{stack.path}` is of format {kind}. Convert it, or leave out `--scheduler`."
+            )
