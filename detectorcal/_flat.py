@@ -115,7 +115,7 @@ def _warn_of_bright_flat(flat: Float64, highest: Float64) -> None:
         )
 
 
-def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64) -> None:
+def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64, inverse: Inverse) -> None:
     """Count the pixels at which images without a flat are brighter than the sweep, noise apart.
 
     Parameters
@@ -126,12 +126,14 @@ def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64) ->
         Raw images in host memory, DN.
     dark : array of shape detector_shape
         What is subtracted from them, DN.
+    inverse : Inverse
+        What undoes the pixels' response.
     """
     highest = calibrator.sums_["highest"]
     highest = (1 + BEYOND) * (_between_sampled_rows(highest) if highest.ndim == 2 else highest)
-    noise = np.sqrt(np.nan_to_num(calibrator.system_gain_) * highest)
-    brightest = np.max(frames, axis=0) - dark
-    count = int(np.count_nonzero(brightest * calibrator.coef_ > highest + CHANCE * noise))
+    noise = np.sqrt(calibrator.system_gain_ * highest)
+    brightest = inverse.apply(np.max(frames, axis=0) - dark)
+    count = int(np.count_nonzero(brightest > highest + CHANCE * noise))  # of noise that is not known, none
     if count:
         warn(
             f"the images are brighter than every frame of the sweep at {count} of {dark.size} pixels: there "

@@ -672,7 +672,11 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         X = self._checked_images(X)
         correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark)
         if flat is None and METHODS[self.method].curved and is_numpy(X):
-            warn_of_bright_images(self, as_frames(X, self.detector_shape_), correction.dark)
+            frames, inverse = (
+                as_frames(X, self.detector_shape_),
+                Inverse(correction.scale, correction.curvature),
+            )
+            warn_of_bright_images(self, frames, correction.dark, inverse)
         return correction.transform(X, out=out)
 
     def _checked_images(self, X: Array) -> Any:

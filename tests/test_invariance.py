@@ -27,6 +27,7 @@ shapes = st.sampled_from([LINE, AREA, TALL])
 # a noisy frame of the sweep serves as flat, and may outshine the others here and there; parts span little
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the flat is brighter",
+    "ignore:the images are brighter",
     "ignore:.* have changed since the sweep",
     "ignore:the intensities of the sweep differ",
 )
