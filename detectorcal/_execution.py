@@ -21,6 +21,7 @@ from detectorcal._arrays import (
     is_dask,
     is_eager,
     is_numpy,
+    namespace,
     put_like,
     reshape,
     to_host,
@@ -47,10 +48,10 @@ __all__ = [
     "as_frames",
     "copy_frames",
     "correct_frames",
-    "first_frames",
     "mean_frame",
     "merge_lazily",
     "row_blocks",
+    "some_frames",
     "sum_frames",
     "temporal_noise",
     "whole_frames",
@@ -344,10 +345,13 @@ class _Framed:
         return frames.reshape(len(frames), *self.shape[1:])
 
 
-def first_frames(stack: Stack, n_frames: int) -> Any:
-    """Give the first frames of a stack: read, unless they are a Dask array's."""
-    some = slice(0, min(n_frames, stack.shape[0]))
-    return stack[some] if is_dask(stack) else read(stack, some)
+def some_frames(stack: Stack, n_frames: int) -> Any:
+    """Give frames evenly spread over a stack: read, unless they are a Dask array's."""
+    chosen = np.unique(np.linspace(0, stack.shape[0] - 1, n_frames).round().astype(int)).tolist()
+    if is_dask(stack):
+        return stack[chosen]
+    parts = [read(stack, slice(number, number + 1)) for number in chosen]
+    return namespace(*parts).concat(parts, axis=0)
 
 
 def mean_frame(stack: Stack, *, batch_size: int | str | None) -> Float64:
@@ -375,6 +379,9 @@ def temporal_noise(stack: Stack, *, batch_size: int | str | None) -> float:
             squares += difference**2
     n = stack.shape[0]
     scatter = (squares - total**2 / n).ravel()
+    scatter = scatter[np.isfinite(scatter)]  # one NaN would make the median NaN
+    if not scatter.size:
+        return 0.0
     return float(np.sqrt(noise_scale(scatter, np.full(scatter.size, n - 1))))
 
 

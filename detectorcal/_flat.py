@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detectorcal._defects import DEFECTS
+from detectorcal._defects import DEFECTS, LARGEST_COEF
 from detectorcal._errors import warn
 from detectorcal._typing import Float64
-from detectorcal.kernels.correction import Inverse
+from detectorcal.kernels.correction import Inverse, replace_spots
 from detectorcal.kernels.curve import Noise
 from detectorcal.kernels.flat import follow_residuals, heed_flat, smoothed_flat
+from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import ROW_STEP, Curve, StraightLine
 from detectorcal.kernels.smoothing import Smoothing
 
@@ -75,10 +76,15 @@ def tell_flat(
     if n_std is not None:
         divisor = follow_residuals(clean, beam, Inverse.of(calibrator.coef_, curve), n_std)
     elif curve is not None:
-        _warn_of_bright_flat(beam, calibrator.sums_["highest"])
+        _warn_of_bright_flat(calibrator, beam, curve)
         told = np.where(clean == flat, flat, np.nan)  # nothing where it was filled or a spot replaced
         response, changed = _heed(calibrator, told, beam, n_flats, curve)
+        if changed.any():  # they stand out of the beam too, and their neighbours must not pay for it
+            beam = divisor = smoothed_flat(np.where(changed, np.nan, flat), smoothing, calibrator.reject)[1]
+            response, changed = _heed(calibrator, told, beam, n_flats, curve)
+        _warn_of_changed(changed)
         defects = defects | np.uint8(DEFECTS["changed"]) * changed
+        response, defects = _without_lost(response, changed, defects)
     _warn_of_dark_flat(divisor)
     return Told(response, defects, beam, divisor)
 
@@ -88,25 +94,41 @@ def _heed(
 ) -> tuple[Curve, np.ndarray]:
     """Refine the response by the flat, and find the pixels that have changed."""
     noise = Noise(calibrator.system_gain_, curve.centre, curve.prior_std)
-    if np.isnan(noise.system_gain):  # without noise nothing can be weighed
+    if n_flats == 0 or np.isnan(noise.system_gain):  # without noise nothing can be weighed
         return curve, np.zeros(beam.shape, np.bool_)
     rho = calibrator.read_noise_level_
     heeded, changed = heed_flat(beam, measured, n_flats, calibrator.sums_, curve, noise, rho)
     good = calibrator.defects_ == 0
-    changed &= good
+    return heeded.where(good, curve), changed & good
+
+
+def _warn_of_changed(changed: np.ndarray) -> None:
     if np.any(changed):
         warn(
             f"{np.count_nonzero(changed)} of {changed.size} pixels have changed since the sweep, or are "
             "dusty, as the flat shows; there it is followed. They are 128 in the correction's `defects`."
         )
-    return heeded.where(good, curve), changed
 
 
-def _warn_of_bright_flat(flat: Float64, highest: Float64) -> None:
+def _without_lost(curve: Curve, changed: np.ndarray, defects: np.ndarray) -> tuple[Curve, np.ndarray]:
+    """Treat as :meth:`DetectorCalibrator.fit` does a pixel that has died or become hot since the sweep."""
+    dead = changed & ~(curve.gain >= 1 / LARGEST_COEF)
+    hot = changed & (curve.gain > LARGEST_COEF)
+    if not (dead | hot).any():
+        return curve, defects
+    one = np.ones_like(curve.gain)
+    nothing = np.full_like(one, np.nan)
+    lost = Curve(one, 0 * one, nothing, nothing, nothing, curve.centre, curve.prior_std)
+    flags = np.uint8(DEFECTS["dead"]) * dead + np.uint8(DEFECTS["hot"]) * hot
+    return curve.where(~(dead | hot), lost), defects | flags
+
+
+def _warn_of_bright_flat(calibrator: Any, flat: Float64, curve: Curve) -> None:
     """Count the pixels where a flat is brighter than the sweep, whose curve is there a guess."""
-    if flat.ndim == 2:
-        highest = _between_sampled_rows(highest)
-    count = int(np.count_nonzero(flat > (1 + BEYOND) * highest))
+    if curve.prior_std == 0:  # a straight line
+        return
+    bright = flat > (1 + BEYOND) * _highest(calibrator)
+    count = int(np.count_nonzero(bright & (calibrator.defects_ == 0)))
     if count:
         warn(
             f"the flat is brighter than every frame of the sweep at {count} of {flat.size} pixels: there the "
@@ -129,11 +151,17 @@ def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64, in
     inverse : Inverse
         What undoes the pixels' response.
     """
-    highest = calibrator.sums_["highest"]
-    highest = (1 + BEYOND) * (_between_sampled_rows(highest) if highest.ndim == 2 else highest)
+    if calibrator.prior_std_ == 0:  # straight lines
+        return
+    highest = (1 + BEYOND) * _highest(calibrator)
     noise = np.sqrt(calibrator.system_gain_ * highest)
-    brightest = inverse.apply(np.max(frames, axis=0) - dark)
-    count = int(np.count_nonzero(brightest > highest + CHANCE * noise))  # of noise that is not known, none
+    measured = np.max(frames, axis=0) - dark
+    if calibrator.reject is not None:
+        measured = replace_spots(measured[None], calibrator.reject)[0]
+    brightest = inverse.apply(measured)
+    bright = brightest > highest + CHANCE * noise  # of noise that is not known, none
+    bright |= np.isnan(brightest) & np.isfinite(measured)  # no intensity gives it: beyond a curve's top
+    count = int(np.count_nonzero(bright & (calibrator.defects_ == 0)))
     if count:
         warn(
             f"the images are brighter than every frame of the sweep at {count} of {dark.size} pixels: there "
@@ -142,10 +170,21 @@ def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64, in
         )
 
 
-def _between_sampled_rows(values: Float64) -> Float64:
+def _highest(calibrator: Any) -> Float64:
+    """Give the brightest expected value of the sweep at each pixel, DN."""
+    highest: Float64 = calibrator.sums_["highest"]
+    if highest.ndim == 1:
+        return highest
+    sampled = highest[::ROW_STEP]
+    unseen = sampled == 0  # a pixel that took no part must not stand for the 15 rows on either side
+    if unseen.any() and not unseen.all():
+        sampled = fill_masked(sampled[None], unseen[None])[0]
+    return _between_sampled_rows(sampled, len(highest))
+
+
+def _between_sampled_rows(sampled: Float64, n_rows: int) -> Float64:
     """Fill the rows between those that are sampled, by straight lines; the last are as the last sampled."""
-    above, share = np.divmod(np.arange(len(values)), ROW_STEP)
-    sampled = values[::ROW_STEP]
+    above, share = np.divmod(np.arange(n_rows), ROW_STEP)
     below = np.minimum(above + 1, len(sampled) - 1)
     weight = (share / ROW_STEP)[:, None]
     filled: Float64 = (1 - weight) * sampled[above] + weight * sampled[below]

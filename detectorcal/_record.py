@@ -152,9 +152,12 @@ def unpack(
     _expect_array(arrays, "defects", np.uint8)
     if "dark" in arrays:
         _expect_array(arrays, "dark", np.float64)
-    gain = check_number("system_gain", state.get("system_gain"), optional=True)
+    gain = check_number("system_gain", state.get("system_gain"), at_least=0, optional=True)
     coef = arrays["coef"]
-    _expect(bool(np.isfinite(coef).all()), "some of its coefficients are not finite")
+    _expect(
+        bool((np.isfinite(coef) & (coef > 0)).all()),
+        "some of its coefficients are not finite, or not positive",
+    )
     attributes = {
         "coef_": coef,
         "coef_std_": arrays["coef_std"],
@@ -187,6 +190,10 @@ def _curves(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[
     for name in ("curvature", *COVARIANCE):
         _expect_array(arrays, name, np.float64)
     _expect(bool(np.isfinite(arrays["curvature"]).all()), "some of its curvatures are not finite")
+    impossible = any((arrays[name] < 0).any() for name in (COVARIANCE[0], COVARIANCE[2]))
+    impossible |= any(np.isinf(arrays[name]).any() for name in COVARIANCE)
+    _expect(not impossible, "some of its variances are negative or infinite")
+    check_number("reference_level", state.get("reference_level"), at_least=0)  # no curve without
     numbers = {name: check_number(name, state.get(name), at_least=0) for name in OF_CURVES}
     covariance = np.stack([arrays[name] for name in COVARIANCE])
     attributes = {"curvature_": arrays["curvature"], "covariance_": covariance}

@@ -362,6 +362,17 @@ def as_map_stack(
     raise InputError(_shape_message(name, shape, detector_shape, whose))
 
 
+def as_level(name: str, value: Any, detector_shape: Shape) -> np.ndarray:
+    """Check a level: a number, or one for each pixel."""
+    level = np.asarray(as_real(name, value))
+    if level.shape not in ((), detector_shape):
+        raise InputError(
+            f"`{name}` must be a number or have the detector's shape, {detector_shape}, but has shape "
+            f"{level.shape}."
+        )
+    return level
+
+
 def _shape_message(name: str, shape: Shape, detector_shape: Shape, whose: str) -> str:
     message = f"`{name}` has shape {shape}, but the frames of {whose} have shape {detector_shape}."
     if len(shape) == len(detector_shape) and shape[1:] == detector_shape[1:] and shape[0] < detector_shape[0]:

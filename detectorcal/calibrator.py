@@ -12,10 +12,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from detectorcal import _notebook, _record
 from detectorcal import _validation as validation
-from detectorcal._arrays import is_numpy
-from detectorcal._defects import DEFECTS
+from detectorcal._arrays import is_lazy, is_numpy
+from detectorcal._defects import DEFECTS, LARGEST_COEF
 from detectorcal._errors import FileFormatError, InputError, warn
-from detectorcal._execution import as_frames, first_frames, mean_frame, sum_frames, temporal_noise
+from detectorcal._execution import as_frames, mean_frame, some_frames, sum_frames, temporal_noise
 from detectorcal._flat import tell_flat, warn_of_bright_images
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
@@ -32,11 +32,13 @@ __all__ = ["DEFECTS", "METHODS", "DetectorCalibrator"]
 
 METHODS: dict[str, ResponseModel] = {"croton": Croton(), "photon": Photon(), "curved": Curved()}
 
-FRAMES_FOR_GAIN = 16
-"""First frames of a sweep in which the system gain is looked for, where a weight needs it beforehand."""
+FRAMES_FOR_GAIN, PIXELS_FOR_GAIN = 16, 256
+"""Frames, spread over a sweep, and side of the middle of the detector, in which the system gain is looked
+for where a weight needs it beforehand."""
 
-LARGEST_COEF = 10.0
-"""A pixel this many times less (dead) or more (hot) sensitive than its neighbours is not corrected."""
+GAIN_STEPS, GAIN_TOLERANCE = 10, 0.01
+"""Times that this gain is improved at most, for it is what the weights made with it give back; and the
+relative change that is none."""
 
 MOST_FAILED = (
     " With so many, look whether sweep and dark were mixed up, whether there was a beam, and at `cutoff` and "
@@ -115,7 +117,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         Sum of bits: 1 dead (nothing measured, or a coefficient above 10), 2 hot (below 1/10), 32 unsolved
         (no frame in which the pixel takes part).
     system_gain_ : float
-        K, DN per electron, as given or as estimated from the residuals; NaN after one frame.
+        K, DN per electron, as given or as estimated from the residuals; NaN after one frame, and of curves
+        after two.
     reference_level_ : float
         What the sweep's expected values are like, DN above dark; of ``method="curved"`` the level at which
         ``coef_`` holds.
@@ -278,7 +281,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         Returns
         -------
         DetectorCalibrator
-            The fitted estimator: the same as one :meth:`fit` on all frames together.
+            The fitted estimator: the same as one :meth:`fit` on all frames together, but that
+            ``method="curved"`` takes the read noise, and the gain to weigh it by, from the first call.
         """
         return self._learn(X, y, dark, dark_per_frame)
 
@@ -297,10 +301,16 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             self.read_noise_, self.read_noise_level_ = read_noise, 0.0
             if read_noise:
                 few = [
-                    first_frames(s, FRAMES_FOR_GAIN) for s in (frames, *([darks] if dark_per_frame else []))
+                    some_frames(s, FRAMES_FOR_GAIN) for s in (frames, *([darks] if dark_per_frame else []))
                 ]
                 gain = self._first_gain(few[0], few[-1] if dark_per_frame else darks, read_noise, smoothing)
                 self.read_noise_level_ = read_noise**2 / gain if gain > 0 else 0.0
+                if not gain > 0:
+                    warn(
+                        f"{len(few[0])} frames do not tell the system gain, so "
+                        f"the read noise of {read_noise:.3g} DN is neglected. Give `system_gain`, or begin "
+                        "with more frames."
+                    )
         sums = self._sum(frames, darks, self._model(), smoothing)
         self.sums_ = sums if first else add_sums([self.sums_, sums])
         self.n_frames_seen_ = X.shape[0] + (0 if first else self.n_frames_seen_)
@@ -335,13 +345,22 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         return temporal_noise(darks, batch_size=self.batch_size) if darks.shape[0] > 1 else 0.0
 
     def _first_gain(self, frames: Stack, darks: Any, read_noise: float, smoothing: Smoothing) -> float:
-        """Give K before the fit: as the user says, or from the first frames."""
+        """Give K before the fit: as the user says, or from some of the frames."""
         if self.system_gain is not None:
             return float(self.system_gain)
-        sums = self._sum(frames, darks, Photon(), smoothing)
-        response = Photon().solve(sums, None)
-        # all noise was taken for that of photons
-        return response.system_gain - read_noise**2 / response.level if response.level > 0 else np.nan
+        middle = tuple(_middle(n) for n in frames.shape[1:])
+        frames, darks = frames[:, *middle], darks[..., *middle]
+        # all noise is taken for that of photons first, and what each K leaves to read noise is taken off
+        gain = Photon().solve(self._sum(frames, darks, Photon(), smoothing), None).system_gain
+        for _ in range(GAIN_STEPS if gain > 0 else 0):
+            model, before = Curved(read_noise**2 / gain), gain
+            found = model.solve(self._sum(frames, darks, model, smoothing), None).system_gain
+            if not found > 0:  # of two frames a curve tells nothing
+                break
+            gain = found
+            if abs(gain / before - 1) < GAIN_TOLERANCE:
+                break
+        return gain
 
     def _checked_parameters(self) -> Smoothing:
         """Check the parameters; what some of them make, the Gaussian, is all that is returned."""
@@ -424,9 +443,14 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         known = variance[np.isfinite(variance)]
         return 100 * float(np.sqrt(np.mean(known))) if known.size else float("nan")
 
+    @property
+    def _is_curved(self) -> bool:
+        """Whether the fit gave curves: `method` may have been set anew since."""
+        return hasattr(self, "covariance_")
+
     def _response(self) -> Curve | StraightLine:
         """Give what is known of the pixels' response."""
-        if METHODS[self.method].curved:
+        if self._is_curved:
             gain = 1 / self.coef_
             a, ab, b = self.covariance_
             return Curve(gain, self.curvature_, a, ab, b, self.reference_level_, self.prior_std_)
@@ -515,7 +539,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             Dimensionless; NaN where nothing is known. An image's own noise is not in it.
         """
         check_is_fitted(self)
-        at = self.reference_level_ if level is None else np.asarray(validation.as_real("level", level))
+        at = self.reference_level_ if level is None else validation.as_level("level", level, self.coef_.shape)
         std: Float64 = np.sqrt(self._response().relative_variance(at))
         return std
 
@@ -542,8 +566,10 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         variance = self.predict_std(level) ** 2
         known = variance[np.isfinite(variance)]
         s = self.reference_level_ if level is None else level
+        if not known.size:
+            return float("nan")
         noise = self.system_gain_ * (s + getattr(self, "read_noise_level_", 0.0)) / s**2 / n_projections
-        return float(np.sqrt(np.mean(known) / noise)) if known.size and noise > 0 else float("nan")
+        return float(np.sqrt(np.mean(known) / noise)) if noise > 0 else float("nan")
 
     # ------------------------------------------------------------------ correcting
 
@@ -580,6 +606,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             flat_map = self._mean_of(flats, self.detector_shape_)
             flat_map = flat_map - dark_map if flat_has_dark else flat_map
             count = flats.shape[0] if n_flats is None else n_flats
+            if np.ndim(flat) == 0:  # a number was not measured: it tells nothing of the pixels
+                count = 0
             with single_threaded_blas():
                 told = tell_flat(self, flat_map, response, smoothing, n_std=sigma, n_flats=count)
             response, defects, beam, divisor = told
@@ -607,7 +635,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
                 else ("sigma", "the threshold of the flat's residuals")
             )
             raise InputError(f"`{name}` is {what} and needs a `flat`.")
-        if n_flats is not None and not METHODS[self.method].curved:
+        if sigma is not None and n_flats is not None:
+            raise InputError("with `sigma` a flat is no evidence and has no weight: leave out `n_flats`.")
+        if n_flats is not None and not self._is_curved:
             raise InputError(
                 f'`n_flats` is the weight of a flat as evidence and nothing to method="{self.method}": '
                 'leave it out, or fit with method="curved".'
@@ -671,7 +701,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         check_is_fitted(self)
         X = self._checked_images(X)
         correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark)
-        if flat is None and METHODS[self.method].curved and is_numpy(X):
+        if flat is None and self._is_curved and is_numpy(X) and not is_lazy(X):
             frames, inverse = (
                 as_frames(X, self.detector_shape_),
                 Inverse(correction.scale, correction.curvature),
@@ -752,7 +782,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         X = self._checked_images(X)
         frames = as_frames(X, self.detector_shape_)
         measured = mean_frame(frames, batch_size=self.batch_size) - self._dark_for_images(dark)
-        before, after = _pattern_variances(measured, self.coef_, self.defects_ == 0)
+        response = self._response()
+        inverse = Inverse.of(self.coef_, response if isinstance(response, Curve) else None)
+        before, after = _pattern_variances(measured, inverse.apply(measured), self.defects_ == 0)
         if before == 0:
             return 1.0 if after == 0 else 0.0
         return 1 - after / before
@@ -840,6 +872,12 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         return lambda: diagram() + _notebook.summary(self, DEFECTS)
 
 
+def _middle(n: int) -> slice:
+    """Give the middle of an axis."""
+    start = max(0, (n - PIXELS_FOR_GAIN) // 2)
+    return slice(start, start + PIXELS_FOR_GAIN)
+
+
 def _find_defects(coef: Float64, n_frames: Float64) -> np.ndarray:
     """Flag the pixels whose coefficients are not to be believed, NaN among them."""
     defects = np.zeros(coef.shape, np.uint8)
@@ -875,14 +913,13 @@ def _mean_dark(calibrators: Sequence[DetectorCalibrator]) -> Float64 | None:
     return mean
 
 
-def _pattern_variances(measured: Float64, coef: Float64, good: np.ndarray) -> tuple[float, float]:
+def _pattern_variances(measured: Float64, corrected: Float64, good: np.ndarray) -> tuple[float, float]:
     """Variance over the good pixels of a frame over its Gaussian, before and after correction."""
-    believed = good & np.isfinite(measured)
+    believed = good & np.isfinite(measured) & np.isfinite(corrected)
     whole = fill_masked(measured[None], ~believed[None])
     with single_threaded_blas():
         smooth = gaussian(whole, Smoothing(SCORE_SIGMA, "nearest", 0.0, 4.0))[0]
     lit = believed & (smooth > 0)
     if not lit.any():
         return 0.0, 0.0
-    ratio = measured[lit] / smooth[lit]
-    return float(np.var(ratio)), float(np.var(ratio * coef[lit]))
+    return float(np.var(measured[lit] / smooth[lit])), float(np.var(corrected[lit] / smooth[lit]))

@@ -160,9 +160,8 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         if values is None:
             level: Any = self.response.centre
         else:
-            level = np.asarray(validation.as_real("values", values)) * (
-                1.0 if self.beam is None else self.beam
-            )
+            level = validation.as_level("values", values, self.detector_shape_)
+            level = level if self.beam is None else level * self._checked_map("beam")
         std: Float64 = np.sqrt(self.response.relative_variance(level))
         return std
 
@@ -205,10 +204,15 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             )
         if self.curvature is None:
             return dark, scale, None
-        curvature = np.asarray(validation.as_real("curvature", self.curvature))
-        if curvature.shape != scale.shape:
-            raise InputError(f"`curvature` has shape {curvature.shape}, but `scale` has shape {scale.shape}.")
-        return dark, scale, curvature
+        return dark, scale, self._checked_map("curvature")
+
+    def _checked_map(self, name: str) -> Float64:
+        values = np.asarray(validation.as_real(name, getattr(self, name)))
+        if values.shape != self.detector_shape_:
+            raise InputError(
+                f"`{name}` has shape {values.shape}, but `scale` has shape {self.detector_shape_}."
+            )
+        return values
 
     def _apply(
         self,

@@ -186,7 +186,7 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
             name = "variance" if self.calibrator is None else "calibrator"
             raise InputError(
                 f"`{name}` has no finite standard error at any pixel, so no pixel may be changed. Fit a "
-                "sweep of at least two frames."
+                "sweep of more frames."
             )
         return variance
 

@@ -321,6 +321,71 @@ def test_sigma_follows_residuals_as_in_the_paper():
     np.testing.assert_allclose(cal.transform(flat, flat, 3.0), wanted, rtol=2e-5)
 
 
+def test_a_number_is_no_evidence():
+    detector, sweep, darks = simulated(6, n_frames=12)
+    cal = fitted(sweep, darks)
+    image = detector.response(np.full(SHAPE, 1000.0)) + detector.dark
+    given = cal.correction(1600.0 + cal.dark_.mean(), n_flats=20)
+    np.testing.assert_allclose(given.response.gain, 1 / cal.coef_)
+    assert fine_spread(given.transform(image)) == pytest.approx(fine_spread(cal.transform(image)), rel=1e-4)
+
+
+def test_a_pixel_that_is_stuck_spoils_none_of_its_neighbours():
+    detector, sweep, darks = simulated(6)
+    profile = beam_profile(SHAPE, width=0.6)
+    flats = detector.flats(2500 * profile, 20, 9)
+    flats[:, 80, 80] = 4095
+    flats[:, 40, 40] = np.round(detector.dark[40, 40]).astype(int)  # and one that has died
+    with pytest.warns(DetectorcalWarning, match="^2 of 25600 pixels have changed"):
+        correction = fitted(sweep, darks).correction(flats)
+    assert {tuple(pixel) for pixel in np.argwhere(correction.defects)} == {(80, 80), (40, 40)}
+    assert correction.defects[40, 40] == 128 + 1
+    assert np.isnan(correction.predict_std(0.5)[40, 40])
+    near = correction.transform(detector.response(1000 * profile) + detector.dark)[75:86, 75:86].copy()
+    near[5, 5] = 0.4
+    assert np.abs(near / 0.4 - 1).max() < 0.02  # five standard errors
+
+
+def test_read_noise_of_darks_with_a_hole():
+    _, sweep, darks = simulated(6, n_frames=12)
+    holed = darks.astype(float)
+    holed[3, 5, 5] = np.nan
+    whole = fitted(sweep, darks).read_noise_
+    with pytest.warns(DetectorcalWarning, match="1 of 25600 pixels could not"):
+        assert fitted(sweep, holed).read_noise_ == pytest.approx(whole, rel=1e-3)
+
+
+@evenly_lit
+def test_the_score_is_that_of_what_transform_does():
+    detector, sweep, darks = simulated(7, **BENT)
+    cal = fitted(sweep, darks)
+    dim = detector.flats(np.full(SHAPE, 400.0), 30, 8)
+    mean = cal.transform(dim).mean(axis=0)
+    smooth = gaussian_filter((dim - cal.dark_).mean(axis=0), 20, mode="nearest")
+    before = np.var((dim - cal.dark_).mean(axis=0) / smooth)
+    assert cal.score(dim) == pytest.approx(1 - np.var(mean / smooth) / before, abs=1e-4)
+
+
+def test_another_method_set_after_the_fit_changes_nothing_fitted():
+    _, sweep, darks = simulated(shape=(48, 56), **BENT)
+    cal = fitted(sweep, darks)
+    bent = cal.transform(sweep[20])
+    np.testing.assert_array_equal(cal.set_params(method="croton").predict_std(500), cal.predict_std(500))
+    with pytest.raises(InputError, match="`method` was 'curved'"):
+        cal.partial_fit(sweep[:4])
+    line = DetectorCalibrator(SIGMA).fit(sweep, dark=darks).set_params(method="curved")
+    assert np.all(np.isfinite(line.predict_std(500)))
+    assert not np.allclose(bent, line.transform(sweep[20]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("read_noise", [8.0, 30.0])
+def test_the_gain_is_known_beside_much_read_noise(read_noise):
+    _, sweep, darks = simulated(9, read_noise=read_noise)
+    cal = fitted(sweep, darks)
+    assert cal.system_gain_ == pytest.approx(0.5, rel=0.1)
+    assert cal.read_noise_level_ == pytest.approx(read_noise**2 / 0.5, rel=0.25)
+
+
 # --- what is told the user ----------------------------------------------------------------------------
 
 

@@ -309,4 +309,6 @@ def _added_variance(differences: Float64, variances: Float64) -> float:
     chance = CHANCE / (2 * CHI_SQUARED_DENSITY * np.sqrt(squares.size))
     if excess(SMALLEST_SHARE) <= chance:
         return 0.0
+    if excess(1.0) >= 0.0:  # by rounding, where there is no noise
+        return most
     return most * float(brentq(excess, SMALLEST_SHARE, 1.0, xtol=SMALLEST_SHARE * 1e-9))
