@@ -332,7 +332,9 @@ def test_interrupted_on_a_cluster_and_resumed(files, scheduler, output):
     run(*words, "-o", f"whole_{output}")
     words = (*words, "--scheduler", address, "-o", output)
     child = (
-        "import sys\nfrom detectorcal import cli\nfrom detectorcal.io import _partial\n"
+        "import signal, sys\nfrom detectorcal import cli\nfrom detectorcal.io import _partial\n"
+        # a shell that runs the tests in the background has it ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "_partial.SYNC_SECONDS = 0\ncli.main(sys.argv[1:])\n"
     )
     journal = Path(f"{output}.partial.json")
