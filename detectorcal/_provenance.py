@@ -13,7 +13,7 @@ import numpy as np
 from detectorcal import _typing
 from detectorcal._persistence import read_checksum
 from detectorcal._record import made_with, parameters_of
-from detectorcal._streaming import cut
+from detectorcal._streaming import RUN_LENGTH, cut
 from detectorcal.io import FrameStack, read_attributes
 from detectorcal.io._partial import identity
 
@@ -63,7 +63,7 @@ def _fingerprint(stack: FrameStack) -> dict[str, Any]:
     every = math.prod(stack.shape) * stack.dtype.itemsize <= WHOLE_BYTES
     chosen = range(n_frames) if every else sorted({0, n_frames // 2, n_frames - 1})
     seen = hashlib.sha256()
-    for run in cut(n_frames, stack.step) if every else chosen:
+    for run in cut(n_frames, max(stack.step, RUN_LENGTH)) if every else chosen:
         seen.update(np.ascontiguousarray(stack[run], stack.dtype.newbyteorder("<")).data)
     return {
         **found,

@@ -143,14 +143,14 @@ def test_killed_and_resumed(files, output, monkeypatch):
     """A child that pauses after 40 frames is killed as a computer's end would kill it."""
     expected = unstopped(output)
     child = (
-        "import sys, time\n"
+        "import os, sys, time\n"
         "from detectorcal import cli\n"
         "from detectorcal.io import FrameStack, _partial\n"
         "_partial.SYNC_SECONDS = 0\n"
         "real, n = FrameStack.__getitem__, 0\n"
         "def read(stack, index):\n"
         "    global n\n"
-        "    n += len(stack) == 64\n"
+        f"    n += len(stack) == 64 and os.path.exists({output + '.partial.json'!r})\n"
         "    if n > 6: time.sleep(60)\n"
         "    return real(stack, index)\n"
         "FrameStack.__getitem__ = read\n"
