@@ -21,7 +21,6 @@ __all__ = ["Told", "tell_flat", "warn_of_bright_images"]
 BEYOND = 0.02
 """Share by which a level may exceed the brightest of the sweep before it is warned of: drift of the beam."""
 
-
 CHANCE = 6.0
 """Standard deviations of an image's noise that are not taken for brightness."""
 
@@ -72,10 +71,10 @@ def tell_flat(
     flat = np.where(good, flat, np.nan)
     clean, beam = smoothed_flat(flat, smoothing, calibrator.reject)
     divisor, defects = beam, calibrator.defects_
-    curve = response if isinstance(response, Curve) else None
     if n_std is not None:
-        divisor = follow_residuals(clean, beam, Inverse.of(calibrator.coef_, curve), n_std)
-    elif curve is not None:
+        divisor = follow_residuals(clean, beam, Inverse.of(response), n_std)
+    elif isinstance(response, Curve):
+        curve = response
         _warn_of_bright_flat(calibrator, beam, curve)
         told = np.where(clean == flat, flat, np.nan)  # nothing where it was filled or a spot replaced
         response, changed = _heed(calibrator, told, beam, n_flats, curve)
@@ -127,14 +126,7 @@ def _warn_of_bright_flat(calibrator: Any, flat: Float64, curve: Curve) -> None:
     """Count the pixels where a flat is brighter than the sweep, whose curve is there a guess."""
     if curve.prior_std == 0:  # a straight line
         return
-    bright = flat > (1 + BEYOND) * _highest(calibrator)
-    count = int(np.count_nonzero(bright & (calibrator.defects_ == 0)))
-    if count:
-        warn(
-            f"the flat is brighter than every frame of the sweep at {count} of {flat.size} pixels: there the "
-            "curve is continued to where nothing was measured. Record a sweep as bright as the scan, or use "
-            'method="photon".'
-        )
+    _warn_of_bright("the flat is", flat > (1 + BEYOND) * _highest(calibrator), calibrator)
 
 
 def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64, inverse: Inverse) -> None:
@@ -161,12 +153,16 @@ def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64, in
     brightest = inverse.apply(measured)
     bright = brightest > highest + CHANCE * noise  # of noise that is not known, none
     bright |= np.isnan(brightest) & np.isfinite(measured)  # no intensity gives it: beyond a curve's top
+    _warn_of_bright("the images are", bright, calibrator)
+
+
+def _warn_of_bright(what: str, bright: np.ndarray, calibrator: Any) -> None:
     count = int(np.count_nonzero(bright & (calibrator.defects_ == 0)))
     if count:
         warn(
-            f"the images are brighter than every frame of the sweep at {count} of {dark.size} pixels: there "
-            "the curve is continued to where nothing was measured. Record a sweep as bright as they are, or "
-            'use method="photon".'
+            f"{what} brighter than every frame of the sweep at {count} of {bright.size} pixels: there the "
+            "curve is continued to where nothing was measured. Record a sweep that is as bright, or use "
+            'method="photon".'
         )
 
 

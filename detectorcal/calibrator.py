@@ -297,20 +297,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         darks, mean_dark = self._checked_dark(dark, X, shape, dark_per_frame)
         frames = as_frames(X, shape)
         if first and METHODS[self.method].curved:
-            read_noise = self._read_noise_of(None if dark_per_frame else dark, shape)
-            self.read_noise_, self.read_noise_level_ = read_noise, 0.0
-            if read_noise:
-                few = [
-                    some_frames(s, FRAMES_FOR_GAIN) for s in (frames, *([darks] if dark_per_frame else []))
-                ]
-                gain = self._first_gain(few[0], few[-1] if dark_per_frame else darks, read_noise, smoothing)
-                self.read_noise_level_ = read_noise**2 / gain if gain > 0 else 0.0
-                if not gain > 0:
-                    warn(
-                        f"{len(few[0])} frames do not tell the system gain, so "
-                        f"the read noise of {read_noise:.3g} DN is neglected. Give `system_gain`, or begin "
-                        "with more frames."
-                    )
+            self.read_noise_ = self._read_noise_of(None if dark_per_frame else dark, shape)
+            self.read_noise_level_ = self._level_of_read_noise(frames, darks, dark_per_frame, smoothing)
         sums = self._sum(frames, darks, self._model(), smoothing)
         self.sums_ = sums if first else add_sums([self.sums_, sums])
         self.n_frames_seen_ = X.shape[0] + (0 if first else self.n_frames_seen_)
@@ -344,16 +332,33 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         darks = self._map_stack("dark", dark, shape, "`X`")
         return temporal_noise(darks, batch_size=self.batch_size) if darks.shape[0] > 1 else 0.0
 
-    def _first_gain(self, frames: Stack, darks: Any, read_noise: float, smoothing: Smoothing) -> float:
-        """Give K before the fit: as the user says, or from some of the frames."""
-        if self.system_gain is not None:
-            return float(self.system_gain)
+    def _level_of_read_noise(
+        self, frames: Stack, darks: Any, dark_per_frame: bool, smoothing: Smoothing
+    ) -> float:
+        """Give the level at which photon noise equals the read noise; 0 where that is neglected."""
+        if not self.read_noise_:
+            return 0.0
+        gain = self.system_gain
+        if gain is None:
+            few = some_frames(frames, FRAMES_FOR_GAIN)
+            few_darks = some_frames(darks, FRAMES_FOR_GAIN) if dark_per_frame else darks
+            gain = self._first_gain(few, few_darks, smoothing)
+        if gain > 0:
+            return float(self.read_noise_**2 / gain)
+        warn(
+            f"{min(FRAMES_FOR_GAIN, frames.shape[0])} frames do not tell the system gain, so the read noise "
+            f"of {self.read_noise_:.3g} DN is neglected. Give `system_gain`, or begin with more frames."
+        )
+        return 0.0
+
+    def _first_gain(self, frames: Stack, darks: Any, smoothing: Smoothing) -> float:
+        """Estimate K before the fit, from some of the frames."""
         middle = tuple(_middle(n) for n in frames.shape[1:])
         frames, darks = frames[:, *middle], darks[..., *middle]
         # all noise is taken for that of photons first, and what each K leaves to read noise is taken off
         gain = Photon().solve(self._sum(frames, darks, Photon(), smoothing), None).system_gain
         for _ in range(GAIN_STEPS if gain > 0 else 0):
-            model, before = Curved(read_noise**2 / gain), gain
+            model, before = Curved(self.read_noise_**2 / gain), gain
             found = model.solve(self._sum(frames, darks, model, smoothing), None).system_gain
             if not found > 0:  # of two frames a curve tells nothing
                 break
@@ -439,9 +444,13 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     @property
     def expected_prnu_(self) -> float:  # noqa: D102 - an attribute, described above
         check_is_fitted(self)
-        variance = self._response().relative_variance(self.reference_level_)
-        known = variance[np.isfinite(variance)]
-        return 100 * float(np.sqrt(np.mean(known))) if known.size else float("nan")
+        return 100 * self._pattern_left(None)
+
+    def _pattern_left(self, level: float | None) -> float:
+        """Give the root mean square of the relative standard errors; NaN if none is known."""
+        std = self.predict_std(level)
+        known = std[np.isfinite(std)]
+        return float(np.sqrt(np.mean(known**2))) if known.size else float("nan")
 
     @property
     def _is_curved(self) -> bool:
@@ -563,13 +572,12 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         """
         validation.check_integer("n_projections", n_projections, at_least=1)
         validation.check_number("level", level, above=0, optional=True)
-        variance = self.predict_std(level) ** 2
-        known = variance[np.isfinite(variance)]
+        pattern = self._pattern_left(level)
         s = self.reference_level_ if level is None else level
-        if not known.size:
-            return float("nan")
+        if np.isnan(pattern):
+            return pattern
         noise = self.system_gain_ * (s + getattr(self, "read_noise_level_", 0.0)) / s**2 / n_projections
-        return float(np.sqrt(np.mean(known) / noise)) if noise > 0 else float("nan")
+        return float(pattern / np.sqrt(noise)) if noise > 0 else float("nan")
 
     # ------------------------------------------------------------------ correcting
 
@@ -611,7 +619,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             with single_threaded_blas():
                 told = tell_flat(self, flat_map, response, smoothing, n_std=sigma, n_flats=count)
             response, defects, beam, divisor = told
-        inverse = Inverse.of(self.coef_, response if isinstance(response, Curve) else None)
+        inverse = Inverse.of(response)
         return Correction(
             scale_map(inverse.coef, divisor),
             dark_map,
@@ -782,9 +790,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         X = self._checked_images(X)
         frames = as_frames(X, self.detector_shape_)
         measured = mean_frame(frames, batch_size=self.batch_size) - self._dark_for_images(dark)
-        response = self._response()
-        inverse = Inverse.of(self.coef_, response if isinstance(response, Curve) else None)
-        before, after = _pattern_variances(measured, inverse.apply(measured), self.defects_ == 0)
+        corrected = Inverse.of(self._response()).apply(measured)
+        before, after = _pattern_variances(measured, corrected, self.defects_ == 0)
         if before == 0:
             return 1.0 if after == 0 else 0.0
         return 1 - after / before

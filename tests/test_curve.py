@@ -314,7 +314,7 @@ def test_sigma_follows_residuals_as_in_the_paper():
     measured = flat - cal.dark_
     smooth = gaussian_filter(measured, SIGMA, mode="nearest")
     smooth += gaussian_filter(measured - smooth, SIGMA, mode="nearest")
-    inverse = Inverse.of(cal.coef_, cal._response())
+    inverse = Inverse.of(cal._response())
     residual = smooth - inverse.apply(measured)
     kept = np.where(np.abs(residual) >= 3 * residual.std(), residual, 0)
     wanted = inverse.apply(measured) / (smooth - kept)

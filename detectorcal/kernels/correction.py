@@ -20,7 +20,7 @@ from detectorcal._arrays import is_numpy, namespace
 from detectorcal._typing import Array, Float64
 from detectorcal.kernels.accumulation import subtract_dark
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
-from detectorcal.kernels.model import Curve
+from detectorcal.kernels.model import Curve, StraightLine
 
 __all__ = ["Inverse", "Maps", "correct", "record", "replace_spots", "scale_map"]
 
@@ -34,12 +34,14 @@ class Inverse(NamedTuple):
     """q, 1/DN; None where the response is a straight line."""
 
     @classmethod
-    def of(cls, coef: Float64, curve: Curve | None) -> Self:
-        """Undo a straight line of these coefficients, or a curve, which may be straight as well."""
-        if curve is None or curve.prior_std == 0:
-            return cls(coef if curve is None else 1 / curve.gain, None)
-        alpha = curve.gain - curve.curvature * curve.centre
-        return cls(1 / alpha, 4 * curve.curvature / alpha**2)
+    def of(cls, response: Curve | StraightLine) -> Self:
+        """Undo straight lines, or curves, which may be straight as well."""
+        if isinstance(response, StraightLine):
+            return cls(response.coef, None)
+        if response.prior_std == 0:
+            return cls(1 / response.gain, None)
+        alpha = response.gain - response.curvature * response.centre
+        return cls(1 / alpha, 4 * response.curvature / alpha**2)
 
     def apply(self, measured: Float64) -> Float64:
         """Give what perfect pixels would have measured, DN above dark."""
