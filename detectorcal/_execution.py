@@ -109,6 +109,7 @@ def sum_frames(
         for batch, frames in read_ahead(stack, batch_size, place):
             if not totals:
                 totals = empty_sums(accumulation.model, tuple(stack.shape[1:]), frames)
+                accumulation = accumulation.placed(frames, dtype)
                 shared = None if dark_per_frame else _to(dark, dtype, frames)
             darks = _to(read(dark, batch), dtype, frames) if dark_per_frame else shared
             _add_batch(frames, darks, accumulation, totals, threads)
@@ -175,12 +176,12 @@ def _add_batch(
     ]
 
     def sum_rows(rows: slice) -> None:
-        count = 0  # a number as long as all pixels take part
+        counts: dict[str, Any] = {"frames": 0, "saturated": 0}  # numbers as long as all pixels take part
         for run, whole in runs:
             sums = accumulation.sums(frames[run, ...], darks(run), whole, rows)
-            count = count + sums.pop("frames")
+            counts = {name: count + sums.pop(name) for name, count in counts.items()}
             add_rows(totals, sums, rows)
-        add_rows(totals, {"frames": count}, rows)
+        add_rows(totals, counts, rows)
 
     def sum_sampled(rows: slice) -> None:
         for run, whole in runs:

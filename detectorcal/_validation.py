@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array, validate_data
 
-from detectorcal._arrays import DEVICES, is_dask, is_eager, is_host_table, is_lazy, is_numpy
+from detectorcal._arrays import DEVICES, is_dask, is_eager, is_host_table, is_lazy, is_numpy, to_host
 from detectorcal._errors import InputError, InputTypeError
 from detectorcal._typing import Path, Shape, Stack
 from detectorcal.kernels.smoothing import MODES
@@ -360,6 +360,23 @@ def as_map_stack(
     if shape[1:] in frame_shapes:
         return stack
     raise InputError(_shape_message(name, shape, detector_shape, whose))
+
+
+def as_mask(name: str, value: Any, detector_shape: Shape, *, flattened: bool) -> np.ndarray | None:
+    """Check a mask: truth values, or 0 and 1, of the detector's shape; an array of its own, or None."""
+    if value is None:
+        return None
+    mask = to_host(as_real(name, value))
+    if mask.shape != detector_shape and not (flattened and mask.shape == (math.prod(detector_shape),)):
+        raise InputError(_shape_message(name, tuple(mask.shape), detector_shape, "`X`"))
+    if mask.dtype.kind not in "bui" or not np.isin(mask, (0, 1)).all():
+        raise InputError(
+            f"`{name}` must be True (or 1) where a pixel is not to be believed and False (or 0) elsewhere, "
+            f"but holds {mask.dtype} from {np.min(mask):g} to {np.max(mask):g}. A map of causes makes one by "
+            f"`{name} != 0`."
+        )
+    found: np.ndarray = mask.reshape(detector_shape) != 0
+    return found
 
 
 def as_level(name: str, value: Any, detector_shape: Shape) -> np.ndarray:

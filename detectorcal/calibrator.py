@@ -13,16 +13,18 @@ from sklearn.utils.validation import check_is_fitted
 from detectorcal import _notebook, _record
 from detectorcal import _validation as validation
 from detectorcal._arrays import is_lazy, is_numpy
-from detectorcal._defects import DEFECTS, LARGEST_COEF
+from detectorcal._defects import DEFECTS, HOPELESS, LARGEST_COEF
 from detectorcal._errors import FileFormatError, InputError, warn
 from detectorcal._execution import as_frames, mean_frame, some_frames, sum_frames, temporal_noise
 from detectorcal._flat import tell_flat, warn_of_bright_images
+from detectorcal._look import look_at
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
 from detectorcal.correction import Correction
 from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.correction import Inverse, scale_map
 from detectorcal.kernels.curve import SMALLEST_SPAN, Curved, level_span
+from detectorcal.kernels.filling import filling_for
 from detectorcal.kernels.line import Croton, Photon
 from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import Curve, ResponseModel, StraightLine, Sums, add_sums
@@ -52,7 +54,7 @@ against itself, R^2 is the same for every sigma and chooses nothing."""
 THIS = "this calibration"
 
 _WHAT_SUMS_DEPEND_ON = (
-    "method", "sigma", "mode", "cval", "truncate", "cutoff", "saturation", "reject",
+    "method", "sigma", "mode", "cval", "truncate", "cutoff", "saturation", "reject", "mask",
 )  # fmt: skip
 
 
@@ -83,13 +85,20 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     cutoff : float, default=0.0
         Frames take part at the pixels where the expected value is above this, DN above dark.
     saturation : float or None, default=None
-        Frames take part at the pixels where the raw value is below this, DN.
+        Frames take part at the pixels where the raw value is below this, DN. None takes for it the largest
+        value that integers of the sweep's dtype hold, or the largest reading, if that is one less than a
+        power of two (4095, 16383) and many pixels pile up at it. A frame more than half of which is
+        saturated or not finite takes no part.
     reject : float or None, default=None
         Pixels further than so many robust standard deviations from the median of the 25 pixels around
         them (cosmic rays, gamma spots, zingers) take no part in that frame's fit; in correction they are
         replaced by that median. About 6 is usual.
     system_gain : float or None, default=None
         K, DN per electron, if it is known; None estimates it from the sweep.
+    mask : array of shape detector_shape, bool, or None, default=None
+        True (or 1) where a pixel is not to be believed, whatever it reads: it takes no part, is filled from
+        its neighbours before smoothing, keeps coefficient 1 and is 64 in ``defects_``. A second fit leaves
+        out what a first one found by ``mask=cal.defects_ != 0``.
     read_noise : float or None, default=None
         Standard deviation of a reading without light, DN, for the weights of ``method="curved"``. None takes
         it from ``dark`` if that is a stack, and neglects it otherwise.
@@ -114,8 +123,19 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     dark_ : array of shape detector_shape, float64, or None
         Dark of the last fit, DN; None after a fit with a dark for each frame.
     defects_ : array of shape detector_shape, uint8
-        Sum of bits: 1 dead (nothing measured, or a coefficient above 10), 2 hot (below 1/10), 32 unsolved
-        (no frame in which the pixel takes part).
+        Sum of bits: 1 dead (does not follow the light and reads little, or a coefficient above 10), 2 hot
+        (reads much, or a coefficient below 1/10), 4 noisy (scatters from frame to frame far more than its
+        neighbours), 8 nonlinear (its gain changes with the level as its neighbours' do not), 16 saturated
+        (in more than half of the frames), 32 unsolved (no frame in which the pixel takes part), 64 user
+        (``mask``). Dead, hot, unsolved and the user's have coefficient 1; the others keep theirs. See
+        ``docs/how-to/defects.md``.
+    kept_out_ : array of shape detector_shape, uint8
+        Not 0 where a pixel is filled from its neighbours before smoothing, as a look at up to 16 frames of
+        the first call told: 1, 2, 32, 64 as above; 8 where it is unlike its neighbours, in response,
+        scatter or dark, but is solved like any other.
+    saturation_ : float or None
+        Readings from here on take no part, DN: ``saturation``, or what was found; None if there is no such
+        level.
     system_gain_ : float
         K, DN per electron, as given or as estimated from the residuals; NaN after one frame, and of curves
         after two.
@@ -190,6 +210,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     coef_std_: Float64
     dark_: Float64 | None
     defects_: np.ndarray
+    kept_out_: np.ndarray
+    saturation_: float | None
     system_gain_: float
     reference_level_: float
     curvature_: Float64
@@ -214,6 +236,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         cutoff: float = 0.0,
         saturation: float | None = None,
         reject: float | None = None,
+        mask: Any = None,
         system_gain: float | None = None,
         read_noise: float | None = None,
         detector_shape: Shape | None = None,
@@ -229,6 +252,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         self.cutoff = cutoff
         self.saturation = saturation
         self.reject = reject
+        self.mask = mask
         self.system_gain = system_gain
         self.read_noise = read_noise
         self.detector_shape = detector_shape
@@ -282,13 +306,14 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         -------
         DetectorCalibrator
             The fitted estimator: the same as one :meth:`fit` on all frames together, but that
-            ``method="curved"`` takes the read noise, and the gain to weigh it by, from the first call.
+            ``kept_out_`` and ``saturation_`` are those of the first call, as are the read noise of
+            ``method="curved"`` and the gain to weigh it by.
         """
         return self._learn(X, y, dark, dark_per_frame)
 
     def _learn(self, X: Stack, y: Any, dark: Any, dark_per_frame: bool) -> Self:
         """Add frames to the sums, if there are any yet, and solve."""
-        smoothing = self._checked_parameters()
+        self._checked_parameters()
         first = not self.__sklearn_is_fitted__()
         if not first:
             self._check_sums_are_of_this_kind()
@@ -296,10 +321,13 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         dark = validation.dark_of(y, dark, X.shape[0], shape)
         darks, mean_dark = self._checked_dark(dark, X, shape, dark_per_frame)
         frames = as_frames(X, shape)
+        if first:
+            user = validation.as_mask("mask", self.mask, shape, flattened=self.detector_shape is not None)
+            self.kept_out_, self.saturation_ = look_at(frames, darks, user, self.saturation)
         if first and METHODS[self.method].curved:
             self.read_noise_ = self._read_noise_of(None if dark_per_frame else dark, shape)
-            self.read_noise_level_ = self._level_of_read_noise(frames, darks, dark_per_frame, smoothing)
-        sums = self._sum(frames, darks, self._model(), smoothing)
+            self.read_noise_level_ = self._level_of_read_noise(frames, darks, dark_per_frame)
+        sums = self._sum(frames, darks, self._model(), self.kept_out_)
         self.sums_ = sums if first else add_sums([self.sums_, sums])
         self.n_frames_seen_ = X.shape[0] + (0 if first else self.n_frames_seen_)
         self.detector_shape_ = shape
@@ -314,16 +342,27 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         model = METHODS[self.method]
         return replace(model, read_noise_level=self.read_noise_level_) if isinstance(model, Curved) else model
 
-    def _sum(self, frames: Stack, darks: Any, model: ResponseModel, smoothing: Smoothing) -> Sums:
-        return sum_frames(
+    def _accumulation(self, model: ResponseModel, kept_out: np.ndarray) -> Accumulation:
+        """Tell what is summed; ``kept_out`` may be a part of ``kept_out_``."""
+        filling = filling_for(kept_out != 0, _is_hopeless(kept_out))
+        smoothing = self._checked_parameters()
+        return Accumulation(model, smoothing, self.cutoff, self.saturation_, self.reject, filling)
+
+    def _sum(self, frames: Stack, darks: Any, model: ResponseModel, kept_out: np.ndarray) -> Sums:
+        sums = sum_frames(
             frames,
-            darks,
-            Accumulation(model, smoothing, self.cutoff, self.saturation, self.reject),
+            darks if len(darks.shape) == len(frames.shape) else np.nan_to_num(darks, posinf=0, neginf=0),
+            self._accumulation(model, kept_out),
             validation.float_dtype(frames.dtype),
             n_jobs=self.n_jobs,
             batch_size=self.batch_size,
             device=self.device,
         )
+        hopeless = _is_hopeless(kept_out)
+        if hopeless.any():
+            for values in sums.values():
+                values[hopeless] = 0.0
+        return sums
 
     def _read_noise_of(self, dark: Any, shape: Shape) -> float:
         """Give the read noise: as the user says, or as a stack of darks shows, or none."""
@@ -332,9 +371,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         darks = self._map_stack("dark", dark, shape, "`X`")
         return temporal_noise(darks, batch_size=self.batch_size) if darks.shape[0] > 1 else 0.0
 
-    def _level_of_read_noise(
-        self, frames: Stack, darks: Any, dark_per_frame: bool, smoothing: Smoothing
-    ) -> float:
+    def _level_of_read_noise(self, frames: Stack, darks: Any, dark_per_frame: bool) -> float:
         """Give the level at which photon noise equals the read noise; 0 where that is neglected."""
         if not self.read_noise_:
             return 0.0
@@ -342,7 +379,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         if gain is None:
             few = some_frames(frames, FRAMES_FOR_GAIN)
             few_darks = some_frames(darks, FRAMES_FOR_GAIN) if dark_per_frame else darks
-            gain = self._first_gain(few, few_darks, smoothing)
+            gain = self._first_gain(few, few_darks)
         if gain > 0:
             return float(self.read_noise_**2 / gain)
         warn(
@@ -351,15 +388,15 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         )
         return 0.0
 
-    def _first_gain(self, frames: Stack, darks: Any, smoothing: Smoothing) -> float:
+    def _first_gain(self, frames: Stack, darks: Any) -> float:
         """Estimate K before the fit, from some of the frames."""
         middle = tuple(_middle(n) for n in frames.shape[1:])
-        frames, darks = frames[:, *middle], darks[..., *middle]
+        frames, darks, kept_out = frames[:, *middle], darks[..., *middle], self.kept_out_[middle]
         # all noise is taken for that of photons first, and what each K leaves to read noise is taken off
-        gain = Photon().solve(self._sum(frames, darks, Photon(), smoothing), None).system_gain
+        gain = Photon().solve(self._sum(frames, darks, Photon(), kept_out), None).system_gain
         for _ in range(GAIN_STEPS if gain > 0 else 0):
             model, before = Curved(self.read_noise_**2 / gain), gain
-            found = model.solve(self._sum(frames, darks, model, smoothing), None).system_gain
+            found = model.solve(self._sum(frames, darks, model, kept_out), None).system_gain
             if not found > 0:  # of two frames a curve tells nothing
                 break
             gain = found
@@ -383,10 +420,11 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     def _check_sums_are_of_this_kind(self) -> None:
         """Refuse to go on, to merge or to save with parameters that the sums were not made with."""
         for name, value in self._summed_with.items():
-            if getattr(self, name) != value:
+            if not _same(getattr(self, name), value):
                 raise InputError(
-                    f"`{name}` was {value!r} when this calibrator was fitted and is {getattr(self, name)!r} "
-                    "now: the sums of both do not go together. Call `fit`, or set it back."
+                    f"`{name}` was {_told(value)} when this calibrator was fitted and is "
+                    f"{_told(getattr(self, name))} now: the sums of both do not go together. Call `fit`, or "
+                    "set it back."
                 )
 
     def _checked_dark(
@@ -498,7 +536,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         Returns
         -------
         DetectorCalibrator
-            As if fitted on all their frames. Its dark is the mean of theirs, weighted by their frames, or
+            As if fitted on all their frames, each part with what a look at its own frames kept out of the
+            smoothing; ``kept_out_`` joins them. Its dark is the mean of theirs, weighted by their frames, or
             None if one of them was fitted with a dark per frame.
 
         Raises
@@ -516,16 +555,20 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         first = calibrators[0]
         for other in calibrators:
             for name in (*_WHAT_SUMS_DEPEND_ON, "detector_shape_"):
-                if getattr(other, name) != getattr(first, name):
+                ours, theirs = getattr(first, name), getattr(other, name)
+                if not _same(ours, theirs):
+                    told = (_told(ours), _told(theirs))
                     raise InputError(
-                        f"calibrators to be merged must agree in `{name}`, but one has "
-                        f"{getattr(first, name)!r} and another {getattr(other, name)!r}."
+                        f"calibrators to be merged must agree in `{name}`, but one has {told[0]} and another "
+                        f"{told[1]}."
                     )
             _check_same_weights(first, other)
         merged = cls(**first.get_params())
         merged.sums_ = add_sums([c.sums_ for c in calibrators])
         merged.n_frames_seen_ = sum(c.n_frames_seen_ for c in calibrators)
         merged.detector_shape_ = first.detector_shape_
+        merged.kept_out_ = np.bitwise_or.reduce([c.kept_out_ for c in calibrators])
+        merged.saturation_ = first.saturation_
         merged.dark_ = _mean_dark(calibrators)
         if METHODS[first.method].curved:
             merged.read_noise_, merged.read_noise_level_ = first.read_noise_, first.read_noise_level_
@@ -877,6 +920,24 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     def _repr_html_(self) -> Any:
         diagram = super()._repr_html_  # raises AttributeError where scikit-learn is set to show text
         return lambda: diagram() + _notebook.summary(self, DEFECTS)
+
+
+def _is_hopeless(kept_out: np.ndarray) -> np.ndarray:
+    """Tell which pixels take part in nothing: those that are not only unlike their neighbours."""
+    found: np.ndarray = (kept_out & HOPELESS) != 0
+    return found
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two parameters are equal, arrays too."""
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else bool(a == b)
+
+
+def _told(value: Any) -> str:
+    """Say a parameter in a message."""
+    if isinstance(value, np.ndarray):
+        return f"an array that marks {np.count_nonzero(value)} pixels"
+    return repr(value)
 
 
 def _middle(n: int) -> slice:

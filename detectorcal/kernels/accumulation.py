@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array
+from detectorcal.kernels.filling import Filling
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import ResponseModel
 from detectorcal.kernels.smoothing import Smoother, Smoothing, smoother_for
 
-__all__ = ["Accumulation", "Condensed", "join", "subtract_dark"]
+__all__ = ["LARGEST_MASKED_SHARE", "Accumulation", "Condensed", "join", "saturated", "subtract_dark"]
+
+LARGEST_MASKED_SHARE = 0.5
+"""A frame takes no part at all where more than this share of the pixels that usually are to be believed is
+saturated or not finite: from what is left of it no expected values can be made."""
 
 
 class Condensed(NamedTuple):
@@ -29,6 +34,8 @@ class Condensed(NamedTuple):
     """The smoother's own condensed form."""
     masked: Array | None
     """Pixels that take no part; None if there are none."""
+    saturated: Array | None
+    """Pixels that take no part because they read the saturation, in frames that do; None where none do."""
 
 
 def join(parts: Sequence[Condensed]) -> Condensed:
@@ -39,15 +46,17 @@ def join(parts: Sequence[Condensed]) -> Condensed:
     smoothed = xp.concat([part.smoothed for part in parts], axis=0)
     known = [part.masked for part in parts if part.masked is not None]
     if not known:
-        return Condensed(smoothed, None)
+        return Condensed(smoothed, None, None)
     nothing = xp.zeros_like(known[0][:1, ...])
-    masks = [
-        xp.broadcast_to(nothing, (part.smoothed.shape[0], *nothing.shape[1:]))
-        if part.masked is None
-        else part.masked
-        for part in parts
-    ]
-    return Condensed(smoothed, xp.concat(masks, axis=0))
+
+    def joined(masks: list[Array | None]) -> Array:
+        whole = [
+            xp.broadcast_to(nothing, (part.smoothed.shape[0], *nothing.shape[1:])) if mask is None else mask
+            for part, mask in zip(parts, masks, strict=True)
+        ]
+        return xp.concat(whole, axis=0)
+
+    return Condensed(smoothed, joined([p.masked for p in parts]), joined([p.saturated for p in parts]))
 
 
 def subtract_dark(frames: Array, dark: Array) -> Array:
@@ -76,7 +85,7 @@ def _measured_rows(frames: Array, dark: Array, rows: slice) -> Array:
     return subtract_dark(frames[:, rows, ...], dark_rows)
 
 
-def _saturated(frames: Array, level: float) -> Array | None:
+def saturated(frames: Array, level: float) -> Array | None:
     """Find the pixels that read at least ``level``; None where the dtype cannot hold it.
 
     Integers are compared with integers: the standard promises no more, and it is fastest.
@@ -97,6 +106,12 @@ class Accumulation:
     cutoff: float
     saturation: float | None
     reject: float | None
+    filling: Filling | None
+    """Pixels that are not to be believed in any frame."""
+
+    def placed(self, like: Array, dtype: np.dtype) -> Accumulation:
+        """Give the same for frames of the library and device of ``like``, in the precision of the work."""
+        return self if self.filling is None else replace(self, filling=self.filling.placed(like, dtype))
 
     def condense(self, frames: Array, dark: Array) -> Condensed:
         """Mask, fill and condense whole frames.
@@ -113,32 +128,66 @@ class Accumulation:
         Condensed
         """
         xp = namespace(frames)
-        smoother = self._smoother(frames, dark)
-        masked = None if self.saturation is None else _saturated(frames, self.saturation)
-        if self.reject is None and (masked is None or not bool(xp.any(masked))):
+        full = self._where_hoped(None if self.saturation is None else saturated(frames, self.saturation))
+        if self.reject is None and (full is None or not bool(xp.any(full))):
             with np.errstate(invalid="ignore", over="ignore"):  # where inf is in the frames
-                smoothed = smoother.project(lambda rows: _measured_rows(frames, dark, rows))
-            if bool(xp.all(xp.isfinite(smoothed))):
-                return Condensed(smoothed, None)
-        return self._condense_masked(subtract_dark(frames, dark), masked, smoother)
+                smoothed = self._project(frames, dark)
+            if smoothed is not None and bool(xp.all(xp.isfinite(smoothed))):
+                return Condensed(smoothed, None, None)
+        return self._condense_masked(subtract_dark(frames, dark), full, self._smoother(frames, dark))
 
     def _smoother(self, frames: Array, dark: Array) -> Smoother:
         """Give the smoother for measured frames, which have the library, device and dtype of the dark."""
         return smoother_for(tuple(frames.shape[1:]), self.smoothing, dark)
 
-    def _condense_masked(self, measured: Array, masked: Array | None, smoother: Smoother) -> Condensed:
-        """Fill what is not to be believed, then condense."""
+    def _where_hoped(self, masked: Array | None) -> Array | None:
+        """Leave out of a mask the pixels that take no part in any frame."""
+        return masked if masked is None or self.filling is None else masked & ~self.filling.hopeless
+
+    def _project(self, frames: Array, dark: Array) -> Array | None:
+        """Condense frames in which nothing but what the filling knows is wrong; None where more is."""
+        smoother = self._smoother(frames, dark)
+        if self.filling is None:
+            return smoother.project(lambda rows: _measured_rows(frames, dark, rows))
+        measured = subtract_dark(frames, dark)
+        if not self.filling.are_finite(measured):
+            return None
+        measured = self.filling.fill(measured)
+        return smoother.project(lambda rows: measured[:, rows, ...])
+
+    def _condense_masked(self, measured: Array, full: Array | None, smoother: Smoother) -> Condensed:
+        """Fill what is not to be believed, then condense; ``full`` are the saturated pixels."""
         xp = namespace(measured)
-        not_finite = ~xp.isfinite(measured)
-        masked = not_finite if masked is None else masked | not_finite
-        if bool(xp.any(masked)):
-            measured = fill_masked(measured, masked)
+        not_finite = self._where_hoped(~xp.isfinite(measured))
+        masked = not_finite if full is None else not_finite | full
+        full = xp.zeros_like(masked) if full is None else full
+        out = self._taken_out(masked)
+        masked, full = masked | out, full & ~out
+        measured = self._filled(xp.where(out, xp.zeros_like(measured), measured), masked & ~out)
         if self.reject is not None:
             medians = median_of_neighbours(measured)
             spots = find_spots(measured, medians, self.reject)
             measured = xp.where(spots, medians, measured)
             masked = masked | spots
-        return Condensed(smoother.project(lambda rows: measured[:, rows, ...]), masked)
+        return Condensed(smoother.project(lambda rows: measured[:, rows, ...]), masked, full)
+
+    def _taken_out(self, masked: Array) -> Array:
+        """Find the frames that take no part, as an array that a mask of all can be joined with."""
+        xp = namespace(masked)
+        axes = tuple(range(1, masked.ndim))
+        believed = (
+            xp.ones_like(masked[:1, ...]) if self.filling is None else ~self.filling.kept_out[None, ...]
+        )
+        count = xp.sum(xp.astype(masked & believed, xp.int64), axis=axes, keepdims=True)
+        return count > LARGEST_MASKED_SHARE * xp.sum(xp.astype(believed, xp.int64), axis=axes, keepdims=True)
+
+    def _filled(self, measured: Array, masked: Array) -> Array:
+        """Fill what is known not to be believed in any frame, or with it what is not in these."""
+        if self.filling is None:
+            return fill_masked(measured, masked) if bool(namespace(masked).any(masked)) else measured
+        if bool(namespace(masked).any(masked & ~self.filling.kept_out)):
+            return fill_masked(measured, masked | self.filling.kept_out)
+        return self.filling.fill(measured)
 
     def sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
         """Sum some rows of the same frames.
@@ -155,12 +204,17 @@ class Accumulation:
         Returns
         -------
         dict of str to array of shape (n_rows, ...)
-            The model's sums over these frames, "expected", and "frames", a number where all pixels took
-            part.
+            The model's sums over these frames, "expected", and "frames" and "saturated", which are numbers
+            where all pixels took part.
         """
         measured, expected, count = self._part_taken(frames, dark, condensed, rows)
-        summed = sum_of_products(expected)
-        return {"frames": count, "expected": summed, **self.model.accumulate(expected, measured)}
+        full: Any = 0
+        if condensed.saturated is not None:
+            full = sum_of_products(
+                namespace(expected).astype(condensed.saturated[:, rows, ...], expected.dtype)
+            )
+        common = {"frames": count, "saturated": full, "expected": sum_of_products(expected)}
+        return common | self.model.accumulate(expected, measured)
 
     def sampled_sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
         """Sum what the model wants of sampled rows; arguments as of :meth:`sums`."""

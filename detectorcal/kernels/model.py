@@ -30,8 +30,9 @@ __all__ = [
     "sum_names",
 ]
 
-COMMON = ("frames", "expected")
-"""The sums of all models: how many frames a pixel took part in, and its expected values, DN."""
+COMMON = ("frames", "saturated", "expected")
+"""The sums of all models: how many frames a pixel took part in, in how many more it would have but for
+reading the saturation, and its expected values, DN."""
 
 ROW_STEP = 16
 """What is one number, or smooth over the detector, is summed in every so many-th row of an area only."""

@@ -1,0 +1,163 @@
+"""A look at some frames of a sweep before the fit: which pixels and readings are not to be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from detectorcal._arrays import is_dask, to_host
+from detectorcal._defects import DEFECTS
+from detectorcal._execution import some_frames
+from detectorcal._streaming import read
+from detectorcal._typing import Float64, Stack
+from detectorcal.kernels.accumulation import LARGEST_MASKED_SHARE, saturated
+from detectorcal.kernels.looking import unlike_neighbours
+
+__all__ = ["Look", "look_at"]
+
+N_FRAMES, N_GROUPS = 16, 4
+"""Frames looked at, spread evenly over the sweep, and the groups they are averaged in."""
+
+FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP = 10, 1e-4
+"""Readings at one top value, in number and as a share of a frame, from which on they are a pile."""
+
+SMALLEST_BITS = 8
+"""No detector counts in less."""
+
+WIDEST_COUNTER = 4
+"""Bytes of the widest integers whose largest value a detector may reach."""
+
+
+class Look(NamedTuple):
+    """What a look tells."""
+
+    causes: np.ndarray
+    """Shape detector_shape, uint8: bits as of `defects_`; see `kept_out_` of the calibrator."""
+    saturation: float | None
+    """Readings from here on are not to be believed, DN; None if all are."""
+
+
+def look_at(stack: Stack, darks: Float64 | Stack, user: np.ndarray | None, saturation: float | None) -> Look:
+    """Look at up to 16 frames spread over a sweep.
+
+    Parameters
+    ----------
+    stack : stack of shape (n_frames, *detector_shape)
+        Raw frames, DN. One frame is read at a time, those of a Dask array together.
+    darks : array of shape detector_shape, or stack of the shape of ``stack``
+        DN.
+    user : array of shape detector_shape, bool, or None
+        Pixels that are not to be believed whatever they read.
+    saturation : float or None
+        As the user gives it, DN; None looks for it.
+
+    Returns
+    -------
+    Look
+    """
+    seen = _Seen(tuple(stack.shape[1:]), saturation)
+    dark_per_frame = len(darks.shape) == len(stack.shape)
+    n_frames = min(N_FRAMES, stack.shape[0])
+    frames = _one_by_one(stack, n_frames)
+    their_darks = _one_by_one(darks, n_frames) if dark_per_frame else iter([np.asarray(darks)] * n_frames)
+    for number, (frame, dark) in enumerate(zip(frames, their_darks, strict=True)):
+        seen.add(frame, dark, number * N_GROUPS // n_frames)
+    return Look(_causes(seen, user), seen.saturation())
+
+
+def _one_by_one(stack: Stack, n_frames: int) -> Iterator[np.ndarray]:
+    """Give frames spread over a stack."""
+    if is_dask(stack):
+        yield from np.asarray(some_frames(stack, n_frames))  # one graph: what they are made of is made once
+        return
+    for number in np.unique(np.linspace(0, stack.shape[0] - 1, n_frames).round().astype(int)).tolist():
+        yield to_host(read(stack, slice(number, number + 1)))[0]
+
+
+class _Seen:
+    """What is kept of the frames looked at: a few maps, however many there are."""
+
+    def __init__(self, shape: tuple[int, ...], saturation: float | None) -> None:
+        self._given = saturation
+        self._sums = np.zeros((N_GROUPS, *shape))
+        self._counts = np.zeros(N_GROUPS)
+        self._darks = np.zeros(shape)
+        self._n_frames = 0
+        self.never_full = np.zeros(shape, bool)
+        """Pixels that read less than the saturation at least once."""
+        self.ever_finite = np.zeros(shape, bool)
+        self._top, self._n_at_top, self._limit = -np.inf, 0, np.inf
+
+    def add(self, frame: np.ndarray, dark: np.ndarray, group: int) -> None:
+        """Look at one raw frame; one that is saturated as a whole tells nothing but that."""
+        self._note_top(frame)
+        full = saturated(frame, self._limit_for(frame))
+        below = np.ones(frame.shape, bool) if full is None else ~full
+        self.never_full |= below
+        finite = np.isfinite(frame)
+        self.ever_finite |= finite
+        if np.count_nonzero(below & finite) < (1 - LARGEST_MASKED_SHARE) * frame.size:
+            return
+        self._sums[group] += frame
+        self._sums[group] -= dark
+        self._counts[group] += 1
+        self._darks += dark
+        self._n_frames += 1
+
+    def _limit_for(self, frame: np.ndarray) -> float:
+        """Give the largest value that the frames can hold, or what the user gave."""
+        if self._given is not None:
+            return self._given
+        narrow = frame.dtype.kind in "iu" and frame.dtype.itemsize <= WIDEST_COUNTER
+        return float(np.iinfo(frame.dtype).max) if narrow else np.inf
+
+    def _note_top(self, frame: np.ndarray) -> None:
+        """Note the largest reading below the largest that the dtype holds, and how many pixels read it."""
+        held = self._limit = self._limit_for(frame)
+        top = frame.max()
+        if top >= held:
+            top = np.max(frame, where=frame < held, initial=frame.min())
+        if np.isfinite(top) and top >= self._top:
+            self._top, self._n_at_top = float(top), int(np.count_nonzero(frame == top))
+
+    def saturation(self) -> float | None:
+        """Give the value at which readings are saturated: the user's, else the top one if it is a pile."""
+        if self._given is not None:
+            return self._given
+        bits = np.log2(self._top + 1) if self._top > 0 else 0.0
+        enough = max(FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP * self.never_full.size)
+        if bits >= SMALLEST_BITS and bits == int(bits) and self._n_at_top >= enough:
+            return self._top
+        return self._limit if np.isfinite(self._limit) else None
+
+    def groups(self) -> np.ndarray:
+        """Give the mean measured frame of each group that has any, DN."""
+        told = self._counts > 0
+        counts = self._counts[told].reshape(-1, *[1] * (self._sums.ndim - 1))
+        return (self._sums[told] / counts).astype(np.float32)
+
+    def dark(self) -> Float64:
+        """Give the mean dark, DN."""
+        return self._darks / max(self._n_frames, 1)
+
+
+def _causes(seen: _Seen, user: np.ndarray | None) -> np.ndarray:
+    """Put together what is not to be believed, and why."""
+    dark = seen.dark()
+    user = np.zeros(dark.shape, bool) if user is None else user
+    nowhere = ~seen.ever_finite | ~np.isfinite(dark)
+    top = ~seen.never_full & seen.ever_finite
+    lost = nowhere | user
+    if np.mean(top | lost) > LARGEST_MASKED_SHARE:
+        top[...] = False  # then it is the sweep that is saturated, and no pixel among others
+    groups = seen.groups()
+    causes = np.zeros(dark.shape, np.uint8)
+    if len(groups):
+        groups = np.where(lost | top, np.float32(np.nan), groups)
+        causes = unlike_neighbours(groups, np.where(nowhere, 0, dark))
+    causes[top] = DEFECTS["hot"]
+    causes[nowhere] = DEFECTS["unsolved"]
+    causes[user] |= np.uint8(DEFECTS["user"])
+    return causes
