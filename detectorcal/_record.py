@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,17 @@ COVARIANCE = ("gain_variance", "gain_curvature_covariance", "curvature_variance"
 OF_CURVES = ("prior_std", "read_noise", "read_noise_level")
 """What the state of a calibrator with curves holds besides."""
 
+MAPS = {"mask"}
+"""Parameters that are arrays of detector shape, and are kept as such, beside the header."""
+
+SINCE_THE_FIRST = frozenset(
+    {
+        "saturated", "expected_difference", "difference_squared", "expected_squared", "expected_cubed",
+        "expected_fourth", "w_r2",
+    }
+)  # fmt: skip
+"""Sums that the first files lack. They tell causes, not coefficients: NaN says that nothing is known."""
+
 OF_THE_MACHINE = {"device"}
 """Parameters that are not saved: the next machine may not have what they name."""
 
@@ -37,7 +48,9 @@ DESCRIPTIONS = {
     "coef": "Coefficient, dimensionless: multiplies what the pixel reads above its dark; 1 if not solved",
     "coef_std": "Standard error of the coefficient; NaN if not known",
     "dark": "Dark that was subtracted, DN",
-    "defects": "Sum of bits: 1 dead, 2 hot, 32 unsolved",
+    "defects": "Sum of bits: 1 dead, 2 hot, 4 noisy, 8 nonlinear, 16 saturated, 32 unsolved, 64 user",
+    "kept_out": "Not 0 where the pixel was kept out of the smoothing; bits as of defects",
+    "mask": "1 where the user told not to believe the pixel",
     "curvature": "Change of the gain (1 / coef) with the level, 1/DN, about reference_level",
     "gain_variance": "Variance of the gain",
     "gain_curvature_covariance": "Covariance of gain and curvature, 1/DN",
@@ -71,7 +84,7 @@ def provenance(method: str, n_frames: int) -> dict[str, Any]:
 def parameters_of(calibrator: Any) -> dict[str, Any]:
     """Give the parameters of an estimator that are saved, as JSON holds them."""
     found = calibrator.get_params()
-    return {name: _plain(found[name]) for name in found if name not in OF_THE_MACHINE}
+    return {name: _plain(found[name]) for name in found if name not in OF_THE_MACHINE | MAPS}
 
 
 def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -98,12 +111,17 @@ def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "n_frames_seen": calibrator.n_frames_seen_,
             "system_gain": None if np.isnan(calibrator.system_gain_) else calibrator.system_gain_,
             "reference_level": calibrator.reference_level_,
+            "saturation": calibrator.saturation_,
             **({name: getattr(calibrator, f"{name}_") for name in OF_CURVES} if curved else {}),
             "feature_names": None if names is None else names.tolist(),
         },
         "provenance": calibrator.provenance_,
     }
     arrays = {"coef": calibrator.coef_, "coef_std": calibrator.coef_std_, "defects": calibrator.defects_}
+    arrays["kept_out"] = calibrator.kept_out_
+    for name in MAPS:
+        if (value := getattr(calibrator, name)) is not None:
+            arrays[name] = np.asarray(value).reshape(calibrator.detector_shape_)
     if curved:
         arrays["curvature"] = calibrator.curvature_
         arrays |= dict(zip(COVARIANCE, calibrator.covariance_, strict=True))
@@ -147,9 +165,11 @@ def unpack(
     method = _entry(params, "method", str)
     _expect(method in models, f"its `method` {method!r} is not one of {', '.join(models)}")
     sums = [f"sums/{name}" for name in sum_names(models[method])]
+    arrays = _with_what_is_newer(arrays, sums)
     for name in ("coef", "coef_std", *sums):
         _expect_array(arrays, name, np.float64)
-    _expect_array(arrays, "defects", np.uint8)
+    for name in ("defects", "kept_out"):
+        _expect_array(arrays, name, np.uint8)
     if "dark" in arrays:
         _expect_array(arrays, "dark", np.float64)
     gain = check_number("system_gain", state.get("system_gain"), at_least=0, optional=True)
@@ -163,6 +183,10 @@ def unpack(
         "coef_std_": arrays["coef_std"],
         "dark_": arrays.get("dark"),
         "defects_": arrays["defects"],
+        "kept_out_": arrays["kept_out"],
+        "saturation_": check_number(
+            "saturation", state.get("saturation", params.get("saturation")), optional=True
+        ),
         "system_gain_": float("nan") if gain is None else gain,
         "n_frames_seen_": _entry(state, "n_frames_seen", int),
         "sums_": {name.removeprefix("sums/"): arrays[name] for name in sums},
@@ -173,7 +197,17 @@ def unpack(
     }
     _expect(attributes["n_frames_seen_"] > 0, f"its `n_frames_seen` is {attributes['n_frames_seen_']}")
     attributes |= _curves(state, arrays) if models[method].curved else {}
-    return _with_tuple(params, coef.shape), attributes | _feature_names(state.get("feature_names"), coef.size)
+    params = _with_tuple(params, coef.shape) | {name: arrays[name] for name in MAPS & arrays.keys()}
+    return params, attributes | _feature_names(state.get("feature_names"), coef.size)
+
+
+def _with_what_is_newer(arrays: Mapping[str, np.ndarray], sums: Sequence[str]) -> dict[str, np.ndarray]:
+    """Complete the arrays of a file of the first kind, which knew dead, hot and unsolved pixels only."""
+    if "kept_out" in arrays or "coef" not in arrays:
+        return dict(arrays)
+    shape = arrays["coef"].shape
+    unknown = {name: np.full(shape, np.nan) for name in sums if name.removeprefix("sums/") in SINCE_THE_FIRST}
+    return {**unknown, **arrays, "kept_out": np.zeros(shape, np.uint8)}
 
 
 def _reference_level(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> float:

@@ -22,6 +22,7 @@ from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
 from detectorcal.correction import Correction
 from detectorcal.kernels.accumulation import Accumulation
+from detectorcal.kernels.causes import find_causes
 from detectorcal.kernels.correction import Inverse, scale_map
 from detectorcal.kernels.curve import SMALLEST_SPAN, Curved, level_span
 from detectorcal.kernels.filling import filling_for
@@ -463,8 +464,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             np.sqrt(relative_std, out=relative_std)
             self.coef_std_ = np.multiply(response.coef, relative_std, out=relative_std)
         self.coef_ = response.coef
-        self.defects_ = _find_defects(self.coef_, self.sums_["frames"])
-        bad = self.defects_ != 0
+        self.defects_ = _find_defects(self.coef_, self.sums_["frames"], self.kept_out_)
+        bad = _is_hopeless(self.defects_)
+        self.defects_ |= np.where(bad, 0, find_causes(self.sums_, self._model().evidence(self.sums_)))
         self.coef_[bad], self.coef_std_[bad] = 1.0, np.nan
         self.system_gain_ = max(response.system_gain, 0.0)  # NaN stays NaN
         self.reference_level_ = response.level
@@ -946,8 +948,8 @@ def _middle(n: int) -> slice:
     return slice(start, start + PIXELS_FOR_GAIN)
 
 
-def _find_defects(coef: Float64, n_frames: Float64) -> np.ndarray:
-    """Flag the pixels whose coefficients are not to be believed, NaN among them."""
+def _find_defects(coef: Float64, n_frames: Float64, kept_out: np.ndarray) -> np.ndarray:
+    """Flag the pixels that have no coefficient, for the cause that was known before the fit if there is one."""
     defects = np.zeros(coef.shape, np.uint8)
     strange = ~((coef >= 1 / LARGEST_COEF) & (coef <= LARGEST_COEF))
     strange_coef = coef[strange]
@@ -956,7 +958,7 @@ def _find_defects(coef: Float64, n_frames: Float64) -> np.ndarray:
         "hot": (strange_coef > 0) & (strange_coef < 1 / LARGEST_COEF),
     }
     defects[strange] = np.select(list(causes.values()), [DEFECTS[c] for c in causes], DEFECTS["dead"])
-    return defects
+    return np.where(_is_hopeless(kept_out), kept_out & np.uint8(HOPELESS), defects)
 
 
 def _check_same_weights(a: DetectorCalibrator, b: DetectorCalibrator) -> None:

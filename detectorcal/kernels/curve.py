@@ -31,7 +31,7 @@ import numpy as np
 
 from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array, Float64
-from detectorcal.kernels.model import Curve, Response, Sums, sampled_rows
+from detectorcal.kernels.model import Curve, Evidence, Response, Sums, sampled_rows
 from detectorcal.kernels.pairs import (
     CHI_SQUARED_DENSITY,
     CHI_SQUARED_MEDIAN,
@@ -89,7 +89,7 @@ class Curved:
 
     read_noise_level: float = 0.0
 
-    names: ClassVar[tuple[str, ...]] = MOMENTS
+    names: ClassVar[tuple[str, ...]] = (*MOMENTS, "w_r2")
     sampled_names: ClassVar[tuple[str, ...]] = (*(f"pair_{name}" for name in MOMENTS), "pair_w_r2", "highest")
     curved: ClassVar[bool] = True
     twice: ClassVar[bool] = True
@@ -98,7 +98,12 @@ class Curved:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
         residual = measured
         residual -= expected
-        return _moments(expected, residual, self.read_noise_level)
+        squares = residual * residual
+        squares /= nonzero(expected + self.read_noise_level)
+        return {
+            "w_r2": sum_of_products(squares),
+            **_moments(expected, residual, self.read_noise_level),
+        }
 
     def accumulate_sampled(self, expected: Array, measured: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
@@ -124,6 +129,20 @@ class Curved:
             coef = 1 / curve.gain
             relative_variance = curve.gain_variance * coef**2
         return Response(coef, relative_variance, noise.system_gain, noise.centre, curve)
+
+    def evidence(self, sums: Mapping[str, Float64]) -> Evidence:
+        """Tell how each pixel scatters and bends."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bend, schur = _curvature_moments(sums)
+            bent = bend**2 / schur
+            freedom = sums["frames"] - 2
+            rest = sums["w_r2"] - sums["w_sr"] ** 2 / sums["w_s2"] - bent
+            level = sums["w_s3"] / sums["w_s2"]
+            found = (
+                rest / freedom, freedom, bend / schur, 1 / schur, np.sqrt(schur / sums["w_s2"]), level,
+                bent / freedom,
+            )  # fmt: skip
+        return Evidence(*(values.astype(np.float32) for values in found))
 
 
 def _moments(expected: Array, residual: Array, rho: float) -> dict[str, Array]:

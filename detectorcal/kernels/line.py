@@ -26,7 +26,8 @@ import numpy as np
 
 from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array, Float64
-from detectorcal.kernels.model import ROW_STEP, Response, sampled_rows
+from detectorcal.kernels.causes import line_evidence
+from detectorcal.kernels.model import ROW_STEP, Evidence, Response, sampled_rows
 from detectorcal.kernels.pairs import (
     at_left_pixel,
     between_pixels,
@@ -39,23 +40,36 @@ from detectorcal.kernels.pairs import (
 __all__ = ["Croton", "Photon", "estimate_system_gain"]
 
 
+COURSE = ("expected_squared", "expected_cubed", "expected_fourth")
+"""Sums that tell how the levels of the sweep are spread."""
+
+
 class Photon:
     """Photon-noise weights: no regression dilution; exact for Poisson statistics."""
 
-    names: tuple[str, ...] = ("difference",)
-    sampled_names: tuple[str, ...] = ("pair_scatter",)
+    names: tuple[str, ...] = ("difference", "expected_difference", "difference_squared")
+    sampled_names: tuple[str, ...] = (*COURSE, "pair_scatter")
     curved = False
     twice = False
 
     def accumulate(self, expected: Array, measured: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
-        difference = expected
-        difference -= measured
-        return {"difference": sum_of_products(difference)}
+        difference = measured
+        difference -= expected  # in place, and so with the other sign
+        return {
+            "difference": -sum_of_products(difference),
+            "expected_difference": -sum_of_products(expected, difference),
+            "difference_squared": sum_of_products(difference, difference),
+        }
 
     def accumulate_sampled(self, expected: Array, measured: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
-        return {"pair_scatter": _pair_scatter(expected, measured)}
+        return {**_course(expected), "pair_scatter": _pair_scatter(expected, measured)}
+
+    def evidence(self, sums: Mapping[str, Float64]) -> Evidence:
+        """Tell how each pixel scatters and bends."""
+        with _nothing_by_nothing():
+            return line_evidence(sums, sums["expected_difference"], None)
 
     def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
         r"""Solve the line; relative variance :math:`K c / \sum s`."""
@@ -68,8 +82,8 @@ class Photon:
 class Croton:
     """Unweighted least squares, the paper's method."""
 
-    names: tuple[str, ...] = ("measured_difference", "measured_squared")
-    sampled_names: tuple[str, ...] = ("difference", "expected_cubed", "pair_scatter")
+    names: tuple[str, ...] = ("measured_difference", "measured_squared", "difference", "difference_squared")
+    sampled_names: tuple[str, ...] = (*COURSE, "pair_scatter")
     curved = False
     twice = False
 
@@ -80,15 +94,20 @@ class Croton:
         return {
             "measured_difference": sum_of_products(measured, difference),
             "measured_squared": sum_of_products(measured, measured),
+            "difference": sum_of_products(difference),
+            "difference_squared": sum_of_products(difference, difference),
         }
 
     def accumulate_sampled(self, expected: Array, measured: Array) -> dict[str, Array]:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
-        return {
-            "difference": sum_of_products(expected - measured),
-            "expected_cubed": sum_of_products(expected, expected, expected),
-            "pair_scatter": _pair_scatter(expected, measured),
-        }
+        return {**_course(expected), "pair_scatter": _pair_scatter(expected, measured)}
+
+    def evidence(self, sums: Mapping[str, Float64]) -> Evidence:
+        """Tell how each pixel scatters and bends."""
+        with _nothing_by_nothing():
+            expected_difference = sums["measured_difference"] + sums["difference_squared"]
+            twice = sums["measured_difference"] + expected_difference
+            return line_evidence(sums, expected_difference, sums["measured_squared"] + twice)
 
     def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
         r"""Solve the line; relative variance :math:`K c \sum s^3 / (\sum s^2)^2`.
@@ -105,6 +124,15 @@ class Croton:
             variance /= sums["expected"]
             _multiply_rows(variance, _skewness(sums, coef))
         return Response(coef, variance, gain, _mean_level(sums))
+
+
+def _course(expected: Array) -> dict[str, Array]:
+    """Sum the powers of the expected values that tell the course of the sweep."""
+    return {
+        "expected_squared": sum_of_products(expected, expected),
+        "expected_cubed": sum_of_products(expected, expected, expected),
+        "expected_fourth": sum_of_products(expected, expected, expected, expected),
+    }
 
 
 def _mean_level(sums: Mapping[str, Float64]) -> float:

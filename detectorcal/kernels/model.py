@@ -19,6 +19,7 @@ __all__ = [
     "EXTREMES",
     "ROW_STEP",
     "Curve",
+    "Evidence",
     "Response",
     "ResponseModel",
     "StraightLine",
@@ -114,6 +115,25 @@ class Response(NamedTuple):
     """Where the response is no straight line."""
 
 
+class Evidence(NamedTuple):
+    """What the sums tell of each pixel besides its response: arrays of detector shape; NaN where nothing."""
+
+    scatter: np.ndarray
+    """Variance about its own response, in units of the level, DN: the system gain where all is photon noise."""
+    freedom: np.ndarray
+    """Degrees of freedom of that."""
+    bend: np.ndarray
+    """Change of the gain with the level, 1/DN, not drawn towards anything."""
+    bend_variance: np.ndarray
+    """Its variance over the scatter, 1/DN^3."""
+    spread: np.ndarray
+    """Standard deviation of the levels, DN."""
+    level: np.ndarray
+    """Their mean, weighted by the levels, DN."""
+    explained: np.ndarray
+    """What the bend takes off the scatter, DN."""
+
+
 class ResponseModel(Protocol):
     """How a pixel's measured value depends on the expected one."""
 
@@ -158,6 +178,10 @@ class ResponseModel(Protocol):
 
     def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
         """Solve for each pixel's response, with K if that is known; NaN where the sums tell nothing."""
+        ...
+
+    def evidence(self, sums: Mapping[str, Float64]) -> Evidence:
+        """Tell how each pixel scatters and bends."""
         ...
 
 
