@@ -12,7 +12,7 @@ from detectorcal._defects import DEFECTS
 from detectorcal._execution import some_frames
 from detectorcal._streaming import read
 from detectorcal._typing import Float64, Stack
-from detectorcal.kernels.accumulation import LARGEST_MASKED_SHARE, saturated
+from detectorcal.kernels.accumulation import LARGEST_MASKED_SHARE
 from detectorcal.kernels.looking import unlike_neighbours
 
 __all__ = ["Look", "look_at"]
@@ -64,7 +64,8 @@ def look_at(stack: Stack, darks: Float64 | Stack, user: np.ndarray | None, satur
     their_darks = _one_by_one(darks, n_frames) if dark_per_frame else iter([np.asarray(darks)] * n_frames)
     for number, (frame, dark) in enumerate(zip(frames, their_darks, strict=True)):
         seen.add(frame, dark, number * N_GROUPS // n_frames)
-    return Look(_causes(seen, user), seen.saturation())
+    found = seen.saturation()
+    return Look(_causes(seen, user, found), found)
 
 
 def _one_by_one(stack: Stack, n_frames: int) -> Iterator[np.ndarray]:
@@ -81,30 +82,34 @@ class _Seen:
 
     def __init__(self, shape: tuple[int, ...], saturation: float | None) -> None:
         self._given = saturation
+        self._limit = np.inf
+        self._top, self._n_at_top = 0.0, 0
         self._sums = np.zeros((N_GROUPS, *shape))
         self._counts = np.zeros(N_GROUPS)
         self._darks = np.zeros(shape)
-        self._n_frames = 0
-        self.never_full = np.zeros(shape, bool)
-        """Pixels that read less than the saturation at least once."""
-        self.ever_finite = np.zeros(shape, bool)
-        self._top, self._n_at_top, self._limit = -np.inf, 0, np.inf
+        self.lowest, self.highest = np.full(shape, np.inf), np.full(shape, -np.inf)
+        """Smallest and largest finite reading of each pixel, DN."""
 
     def add(self, frame: np.ndarray, dark: np.ndarray, group: int) -> None:
-        """Look at one raw frame; one that is saturated as a whole tells nothing but that."""
-        self._note_top(frame)
-        full = saturated(frame, self._limit_for(frame))
-        below = np.ones(frame.shape, bool) if full is None else ~full
-        self.never_full |= below
+        """Look at one raw frame; of one that is saturated as a whole only its top is noted."""
         finite = np.isfinite(frame)
-        self.ever_finite |= finite
-        if np.count_nonzero(below & finite) < (1 - LARGEST_MASKED_SHARE) * frame.size:
+        self._limit = self._limit_for(frame)
+        below = frame < self._limit
+        top = float(np.max(frame, where=below & finite, initial=0))
+        at_top = frame == top
+        if top >= self._top:
+            self._top, self._n_at_top = top, int(np.count_nonzero(at_top))
+        told = np.count_nonzero(
+            below & finite & ~at_top
+        )  # that the top is the saturation need not be known yet
+        if told < (1 - LARGEST_MASKED_SHARE) * frame.size:
             return
+        np.fmin(self.lowest, frame, out=self.lowest, where=finite)
+        np.fmax(self.highest, frame, out=self.highest, where=finite)
         self._sums[group] += frame
         self._sums[group] -= dark
         self._counts[group] += 1
         self._darks += dark
-        self._n_frames += 1
 
     def _limit_for(self, frame: np.ndarray) -> float:
         """Give the largest value that the frames can hold, or what the user gave."""
@@ -113,21 +118,12 @@ class _Seen:
         narrow = frame.dtype.kind in "iu" and frame.dtype.itemsize <= WIDEST_COUNTER
         return float(np.iinfo(frame.dtype).max) if narrow else np.inf
 
-    def _note_top(self, frame: np.ndarray) -> None:
-        """Note the largest reading below the largest that the dtype holds, and how many pixels read it."""
-        held = self._limit = self._limit_for(frame)
-        top = frame.max()
-        if top >= held:
-            top = np.max(frame, where=frame < held, initial=frame.min())
-        if np.isfinite(top) and top >= self._top:
-            self._top, self._n_at_top = float(top), int(np.count_nonzero(frame == top))
-
     def saturation(self) -> float | None:
         """Give the value at which readings are saturated: the user's, else the top one if it is a pile."""
         if self._given is not None:
             return self._given
-        bits = np.log2(self._top + 1) if self._top > 0 else 0.0
-        enough = max(FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP * self.never_full.size)
+        bits = np.log2(self._top + 1)
+        enough = max(FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP * self.lowest.size)
         if bits >= SMALLEST_BITS and bits == int(bits) and self._n_at_top >= enough:
             return self._top
         return self._limit if np.isfinite(self._limit) else None
@@ -140,24 +136,24 @@ class _Seen:
 
     def dark(self) -> Float64:
         """Give the mean dark, DN."""
-        return self._darks / max(self._n_frames, 1)
+        return self._darks / max(self._counts.sum(), 1)
 
 
-def _causes(seen: _Seen, user: np.ndarray | None) -> np.ndarray:
+def _causes(seen: _Seen, user: np.ndarray | None, saturation: float | None) -> np.ndarray:
     """Put together what is not to be believed, and why."""
-    dark = seen.dark()
-    user = np.zeros(dark.shape, bool) if user is None else user
-    nowhere = ~seen.ever_finite | ~np.isfinite(dark)
-    top = ~seen.never_full & seen.ever_finite
-    lost = nowhere | user
-    if np.mean(top | lost) > LARGEST_MASKED_SHARE:
-        top[...] = False  # then it is the sweep that is saturated, and no pixel among others
-    groups = seen.groups()
+    dark, groups = seen.dark(), seen.groups()
     causes = np.zeros(dark.shape, np.uint8)
     if len(groups):
-        groups = np.where(lost | top, np.float32(np.nan), groups)
+        full = np.inf if saturation is None else saturation
+        nowhere = ~np.isfinite(seen.lowest) | ~np.isfinite(dark)
+        always, ever = seen.lowest >= full, seen.highest >= full
+        lost = nowhere | always if user is None else nowhere | always | user
+        groups = np.where(lost, np.float32(np.nan), groups)
         causes = unlike_neighbours(groups, np.where(nowhere, 0, dark))
-    causes[top] = DEFECTS["hot"]
-    causes[nowhere] = DEFECTS["unsolved"]
-    causes[user] |= np.uint8(DEFECTS["user"])
+        # one that is saturated at times only has been seen to follow the light
+        causes[ever & (causes == DEFECTS["hot"])] = DEFECTS["nonlinear"]
+        causes[always] = DEFECTS["hot"]
+        causes[nowhere] = DEFECTS["unsolved"]
+    if user is not None:
+        causes[user] |= np.uint8(DEFECTS["user"])
     return causes

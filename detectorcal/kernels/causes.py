@@ -15,7 +15,7 @@ from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS
 from detectorcal._typing import Float64
-from detectorcal.kernels.blocks import local_level
+from detectorcal.kernels.blocks import local_level, local_spread
 from detectorcal.kernels.model import ROW_STEP, Evidence, sampled_rows
 
 __all__ = ["find_causes", "line_evidence"]
@@ -35,8 +35,9 @@ UNEXPLAINED = 0.1
 """Share of what a bend moves a pixel's readings by that is not called scatter: no response bends exactly as
 the model says."""
 
-N_STD_OF_BEND = 6.0
-"""Standard errors by which a pixel's curvature must differ from those around."""
+N_SPREADS = 6.0
+"""Standard errors by which a pixel's curvature must differ from those around, and robust standard deviations
+of the pixels around by which its curvature or scatter must: where all scatter or bend, none is a defect."""
 
 SMALLEST_BEND = 0.05
 """Change of a pixel's gain over the levels of the sweep, against the pixels around, from where on it is
@@ -92,12 +93,13 @@ def _unlike(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
     usual = np.maximum(local_level(scatter), 0)
     whole, steps = np.unique(np.maximum(np.floor(freedom), 0), return_inverse=True)
     most = np.maximum(NOISIER, chdtri(whole, CHANCE) / whole)[steps.reshape(freedom.shape)]
-    noisy = (scatter > most * usual + UNEXPLAINED * explained) & (scatter > SMALLEST_SCATTER**2 * level)
-    noisy &= freedom >= 1
-    away = np.abs(bend - local_level(bend))
-    surely = away**2 > N_STD_OF_BEND**2 * bend_variance * np.maximum(scatter, usual)
-    told = spread > SMALLEST_RELATIVE_SPAN * level
-    return noisy, surely & told & (away * EVEN_RANGE * spread > SMALLEST_BEND)
+    ratio = np.sqrt(np.maximum(scatter, 0) / usual)  # of standard deviations, which spread more evenly
+    most = usual * np.maximum(most, (1 + N_SPREADS * local_spread(ratio - 1)) ** 2)
+    noisy = (scatter > most + UNEXPLAINED * explained) & (scatter > SMALLEST_SCATTER**2 * level)
+    away = bend - local_level(bend)
+    surely = N_SPREADS * np.maximum(np.sqrt(bend_variance * np.maximum(scatter, usual)), local_spread(away))
+    bent = np.abs(away) > np.maximum(surely, SMALLEST_BEND / (EVEN_RANGE * spread))
+    return noisy & (freedom >= 1), bent & (spread > SMALLEST_RELATIVE_SPAN * level)
 
 
 def line_evidence(
