@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from detectorcal._arrays import is_dask, to_host
 from detectorcal._defects import DEFECTS
 from detectorcal._execution import some_frames
 from detectorcal._streaming import read
-from detectorcal._typing import Float64, Stack
+from detectorcal._typing import Float64, Shape, Stack
+from detectorcal._validation import float_dtype
 from detectorcal.kernels.accumulation import LARGEST_MASKED_SHARE
 from detectorcal.kernels.looking import unlike_neighbours
 
@@ -57,15 +59,14 @@ def look_at(stack: Stack, darks: Float64 | Stack, user: np.ndarray | None, satur
     -------
     Look
     """
-    seen = _Seen(tuple(stack.shape[1:]), saturation)
-    dark_per_frame = len(darks.shape) == len(stack.shape)
+    seen = _Seen(tuple(stack.shape[1:]), float_dtype(stack.dtype), saturation)
     n_frames = min(N_FRAMES, stack.shape[0])
-    frames = _one_by_one(stack, n_frames)
-    their_darks = _one_by_one(darks, n_frames) if dark_per_frame else iter([np.asarray(darks)] * n_frames)
-    for number, (frame, dark) in enumerate(zip(frames, their_darks, strict=True)):
+    dark_per_frame = len(darks.shape) == len(stack.shape)
+    their_darks = _one_by_one(darks, n_frames) if dark_per_frame else itertools.repeat(None, n_frames)
+    for number, (frame, dark) in enumerate(zip(_one_by_one(stack, n_frames), their_darks, strict=True)):
         seen.add(frame, dark, number * N_GROUPS // n_frames)
     found = seen.saturation()
-    return Look(_causes(seen, user, found), found)
+    return Look(_causes(seen, None if dark_per_frame else np.asarray(darks), user, found), found)
 
 
 def _one_by_one(stack: Stack, n_frames: int) -> Iterator[np.ndarray]:
@@ -80,36 +81,47 @@ def _one_by_one(stack: Stack, n_frames: int) -> Iterator[np.ndarray]:
 class _Seen:
     """What is kept of the frames looked at: a few maps, however many there are."""
 
-    def __init__(self, shape: tuple[int, ...], saturation: float | None) -> None:
+    def __init__(self, shape: Shape, dtype: np.dtype, saturation: float | None) -> None:
         self._given = saturation
         self._limit = np.inf
         self._top, self._n_at_top = 0.0, 0
-        self._sums = np.zeros((N_GROUPS, *shape))
+        self._sums = np.zeros((N_GROUPS, *shape), dtype)
         self._counts = np.zeros(N_GROUPS)
-        self._darks = np.zeros(shape)
-        self.lowest, self.highest = np.full(shape, np.inf), np.full(shape, -np.inf)
+        self.lowest = np.full(shape, np.inf)
+        self.highest = np.full(shape, -np.inf)
         """Smallest and largest finite reading of each pixel, DN."""
 
-    def add(self, frame: np.ndarray, dark: np.ndarray, group: int) -> None:
+    def add(self, frame: np.ndarray, dark: np.ndarray | None, group: int) -> None:
         """Look at one raw frame; of one that is saturated as a whole only its top is noted."""
-        finite = np.isfinite(frame)
         self._limit = self._limit_for(frame)
-        below = frame < self._limit
-        top = float(np.max(frame, where=below & finite, initial=0))
-        at_top = frame == top
+        top, n_at_top, n_below = self._top_of(frame)
         if top >= self._top:
-            self._top, self._n_at_top = top, int(np.count_nonzero(at_top))
-        told = np.count_nonzero(
-            below & finite & ~at_top
-        )  # that the top is the saturation need not be known yet
-        if told < (1 - LARGEST_MASKED_SHARE) * frame.size:
+            self._top, self._n_at_top = top, n_at_top
+        if n_below < (1 - LARGEST_MASKED_SHARE) * frame.size:
             return
-        np.fmin(self.lowest, frame, out=self.lowest, where=finite)
-        np.fmax(self.highest, frame, out=self.highest, where=finite)
+        if self._counts.any():
+            np.fmin(self.lowest, frame, out=self.lowest)
+            np.fmax(self.highest, frame, out=self.highest)
+        else:
+            self.lowest, self.highest = frame.copy(), frame.copy()  # in the frames' own dtype from now on
         self._sums[group] += frame
-        self._sums[group] -= dark
         self._counts[group] += 1
-        self._darks += dark
+        if dark is not None:
+            self._sums[group] -= dark
+
+    def _top_of(self, frame: np.ndarray) -> tuple[float, int, int]:
+        """Give the largest reading under the limit, how many pixels read it, and how many less.
+
+        That it is the saturation need not be known yet.
+        """
+        top = frame.max()
+        if top < self._limit:
+            n_at_top = int(np.count_nonzero(frame == top))
+            return float(top), n_at_top, frame.size - n_at_top
+        below = np.isfinite(frame) & (frame < self._limit)  # NaN is a top too
+        top = np.max(frame, where=below, initial=0)
+        n_at_top = int(np.count_nonzero(below & (frame == top)))
+        return float(top), n_at_top, int(np.count_nonzero(below)) - n_at_top
 
     def _limit_for(self, frame: np.ndarray) -> float:
         """Give the largest value that the frames can hold, or what the user gave."""
@@ -128,28 +140,29 @@ class _Seen:
             return self._top
         return self._limit if np.isfinite(self._limit) else None
 
-    def groups(self) -> np.ndarray:
-        """Give the mean measured frame of each group that has any, DN."""
+    def groups(self, dark: np.ndarray | None) -> np.ndarray:
+        """Give the mean measured frame of each group that has any, DN, less one dark for all."""
         told = self._counts > 0
         counts = self._counts[told].reshape(-1, *[1] * (self._sums.ndim - 1))
-        return (self._sums[told] / counts).astype(np.float32)
+        groups = self._sums[told]
+        groups /= counts.astype(groups.dtype)
+        if dark is not None:
+            groups -= dark.astype(groups.dtype)
+        return groups
 
-    def dark(self) -> Float64:
-        """Give the mean dark, DN."""
-        return self._darks / max(self._counts.sum(), 1)
 
-
-def _causes(seen: _Seen, user: np.ndarray | None, saturation: float | None) -> np.ndarray:
+def _causes(
+    seen: _Seen, dark: np.ndarray | None, user: np.ndarray | None, saturation: float | None
+) -> np.ndarray:
     """Put together what is not to be believed, and why."""
-    dark, groups = seen.dark(), seen.groups()
-    causes = np.zeros(dark.shape, np.uint8)
+    groups = seen.groups(dark)
+    causes = np.zeros(seen.lowest.shape, np.uint8)
     if len(groups):
         full = np.inf if saturation is None else saturation
-        nowhere = ~np.isfinite(seen.lowest) | ~np.isfinite(dark)
+        nowhere = ~np.isfinite(seen.lowest) | ~np.isfinite(groups[0])
         always, ever = seen.lowest >= full, seen.highest >= full
-        lost = nowhere | always if user is None else nowhere | always | user
-        groups = np.where(lost, np.float32(np.nan), groups)
-        causes = unlike_neighbours(groups, np.where(nowhere, 0, dark))
+        groups[:, nowhere | always if user is None else nowhere | always | user] = np.nan
+        causes = unlike_neighbours(groups, None if dark is None else np.where(nowhere, 0, dark))
         # one that is saturated at times only has been seen to follow the light
         causes[ever & (causes == DEFECTS["hot"])] = DEFECTS["nonlinear"]
         causes[always] = DEFECTS["hot"]

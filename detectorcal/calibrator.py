@@ -949,7 +949,7 @@ def _middle(n: int) -> slice:
 
 
 def _find_defects(coef: Float64, n_frames: Float64, kept_out: np.ndarray) -> np.ndarray:
-    """Flag the pixels that have no coefficient, for the cause that was known before the fit if there is one."""
+    """Flag the pixels that have no coefficient; a cause that was known before the fit comes first."""
     defects = np.zeros(coef.shape, np.uint8)
     strange = ~((coef >= 1 / LARGEST_COEF) & (coef <= LARGEST_COEF))
     strange_coef = coef[strange]

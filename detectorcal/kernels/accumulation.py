@@ -86,7 +86,7 @@ def _measured_rows(frames: Array, dark: Array, rows: slice) -> Array:
 
 
 def saturated(frames: Array, level: float) -> Array | None:
-    """Find the pixels that read at least ``level``; None where the dtype cannot hold it.
+    """Find the pixels that read at least ``level``; None where none does.
 
     Integers are compared with integers: the standard promises no more, and it is fastest.
     """
@@ -94,7 +94,10 @@ def saturated(frames: Array, level: float) -> Array | None:
     if not xp.isdtype(frames.dtype, "integral"):
         return frames >= level
     held = xp.iinfo(frames.dtype)
-    return None if level > held.max else frames >= max(math.ceil(level), int(held.min))
+    if level > held.max:
+        return None
+    least = max(math.ceil(level), int(held.min))
+    return frames >= least if bool(xp.max(frames) >= least) else None
 
 
 @dataclass(frozen=True)

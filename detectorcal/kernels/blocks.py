@@ -6,19 +6,24 @@ detector, and both together cost less than one smoothing.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy import ndimage
 
 from detectorcal._typing import Array, Float64, Shape
 from detectorcal.kernels.masking import MAD_TO_STD
 
-__all__ = ["blocks_of", "level_between", "local_level", "local_spread"]
+__all__ = ["ROWS_AT_ONCE", "local_level", "local_medians", "local_spread", "rows_between"]
 
 SIDES = {1: (16, 64), 2: (4, 16)}
 """Smallest and usual side of a block, pixels, by the detector's number of axes."""
 
 BLOCKS_PER_AXIS = 4
 """Blocks that a small detector is cut into at least along an axis, as long as they are not too small."""
+
+ROWS_AT_ONCE = 32
+"""Rows worked on at once, so that what is made of them stays near the core."""
 
 ODD_BLOCK = 0.5
 """A block whose median is this much, in parts, off that of the blocks around is taken for one of them: most
@@ -54,6 +59,11 @@ def _medians(blocks: np.ndarray) -> np.ndarray:
     return np.take_along_axis(ordered, middle[..., None], axis=-1)[..., 0]
 
 
+def local_medians(values: np.ndarray) -> np.ndarray:
+    """Give the sound median of each block; see :func:`local_level`, which spreads them."""
+    return _sound(_medians(blocks_of(values))).astype(values.dtype, copy=False)
+
+
 def local_level(values: np.ndarray) -> np.ndarray:
     """Give what is usual around each pixel.
 
@@ -68,8 +78,7 @@ def local_level(values: np.ndarray) -> np.ndarray:
         Medians of blocks of 16x16 pixels (64 on a line), with straight lines between their centres. A block
         without a value, or half as large or small again as those around it, counts as these.
     """
-    medians = _sound(_medians(blocks_of(values)))
-    return level_between(medians, values.shape).astype(values.dtype, copy=False)
+    return rows_between(local_medians(values), values.shape, slice(None))
 
 
 def _sound(medians: np.ndarray) -> np.ndarray:
@@ -85,14 +94,14 @@ def _sound(medians: np.ndarray) -> np.ndarray:
     return np.where(odd, around, medians)
 
 
-def level_between(medians: np.ndarray, shape: Shape) -> np.ndarray:
-    """Spread the values of blocks over a detector, with straight lines between and beyond their centres."""
-    matrices = [_lines(count, n, len(shape)) for count, n in zip(medians.shape, shape, strict=True)]
-    for matrix in matrices:
-        medians = np.moveaxis(np.tensordot(matrix.astype(medians.dtype), medians, axes=(1, 0)), 0, -1)
-    return medians
+def rows_between(medians: np.ndarray, shape: Shape, rows: slice) -> np.ndarray:
+    """Spread the values of blocks over some rows, with straight lines between and beyond their centres."""
+    down, *across = (_lines(c, n, len(shape)) for c, n in zip(medians.shape, shape, strict=True))
+    spread: np.ndarray = down[rows].astype(medians.dtype) @ medians
+    return spread @ across[0].T.astype(medians.dtype) if across else spread
 
 
+@lru_cache(maxsize=16)
 def _lines(count: int, n: int, n_axes: int) -> Float64:
     """Give the matrix, of shape (n, count), that draws straight lines through the blocks of an axis."""
     if count == 1:
@@ -118,6 +127,7 @@ def local_spread(deviation: Array) -> np.ndarray:
     medians = _medians(blocks)
     known = medians[np.isfinite(medians)]
     whole = float(np.median(known)) if known.size else 0.0
-    local = level_between(np.where(np.isfinite(medians), medians, whole), deviation.shape)
+    medians = np.where(np.isfinite(medians), medians, whole).astype(deviation.dtype, copy=False)
+    local = rows_between(medians, deviation.shape, slice(None))
     spread: np.ndarray = MAD_TO_STD * np.maximum(local, whole)
     return spread

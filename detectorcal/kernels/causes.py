@@ -15,7 +15,7 @@ from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS
 from detectorcal._typing import Float64
-from detectorcal.kernels.blocks import local_level, local_spread
+from detectorcal.kernels.blocks import ROWS_AT_ONCE, local_level, local_spread
 from detectorcal.kernels.model import ROW_STEP, Evidence, sampled_rows
 
 __all__ = ["find_causes", "line_evidence"]
@@ -108,8 +108,8 @@ def line_evidence(
     r"""Read scatter and bend from the sums of a straight line.
 
     With :math:`d = s - m`, weights :math:`1/s` and :math:`S_k = \sum s^k`, the curvature is
-    :math:`b = -(\sum s d - (S_2 / S_1) \sum d) / (S_3 - S_2^2 / S_1)`, of variance K over that denominator. What
-    the line leaves of :math:`\sum d^2`, :math:`\sum d^2 - (\sum s d)^2 / S_2`, less what the bend explains,
+    :math:`b = -(\sum s d - (S_2 / S_1) \sum d) / (S_3 - S_2^2 / S_1)`, of variance K over that denominator.
+    What the line leaves of :math:`\sum d^2`, :math:`\sum d^2 - (\sum s d)^2 / S_2`, less what the bend explains,
     :math:`b^2 (S_4 - S_3^2 / S_2)`, is expected to be
     :math:`K (S_1 - S_3 / S_2 - (S_4 - S_3^2 / S_2) / (S_3 - S_2^2 / S_1))`.
 
@@ -131,17 +131,15 @@ def line_evidence(
     shape = sums["frames"].shape
     courses = [_course(sums, name, power) for power, name in enumerate(_POWERS, start=2)]
     evidence = Evidence(*(np.empty(shape, np.float32) for _ in Evidence._fields))
-    step = ROW_STEP if len(shape) == 2 else shape[0]
-    for start in range(0, shape[0], step):
-        rows = slice(start, start + step)
-        n, S1, D1, DD = (
-            sums[name][rows] for name in ("frames", "expected", "difference", "difference_squared")
-        )
+    names = ("frames", "expected", "difference", "difference_squared")
+    for start in range(0, shape[0], ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE) if len(shape) == 2 else slice(None)
+        n, S1, D1, DD = (sums[name][rows].astype(np.float32) for name in names)
         mean = S1 / n
         S2, S3, S4 = (n * course[rows] * mean**power for power, course in enumerate(courses, start=2))
         if expected_squared is not None:
-            S2 = expected_squared[rows]
-        SD = expected_difference[rows]
+            S2 = expected_squared[rows].astype(np.float32)
+        SD = expected_difference[rows].astype(np.float32)
         lean, curl = S2 / S1, S4 - S3**2 / S2
         schur = S3 - lean * S2
         bend = (lean * D1 - SD) / schur
@@ -159,7 +157,7 @@ def line_evidence(
 _POWERS = ("expected_squared", "expected_cubed", "expected_fourth")
 
 
-def _course(sums: Mapping[str, Float64], name: str, power: int) -> Float64:
+def _course(sums: Mapping[str, Float64], name: str, power: int) -> np.ndarray:
     r"""Give the mean of :math:`s^k` over the k-th power of the mean, for all rows: the course of the sweep.
 
     It belongs to the beam and changes slowly over the detector: between sampled rows it follows straight
@@ -176,4 +174,5 @@ def _course(sums: Mapping[str, Float64], name: str, power: int) -> Float64:
     place = np.minimum(np.arange(height) / ROW_STEP, len(course) - 1)
     above = np.minimum(place.astype(int), len(course) - 2)
     share = (place - above)[:, None]
-    return (1 - share) * course[above] + share * course[above + 1]
+    found: np.ndarray = (1 - share) * course[above] + share * course[above + 1]
+    return found.astype(np.float32)

@@ -128,10 +128,11 @@ class Croton:
 
 def _course(expected: Array) -> dict[str, Array]:
     """Sum the powers of the expected values that tell the course of the sweep."""
+    squared = expected * expected
     return {
-        "expected_squared": sum_of_products(expected, expected),
-        "expected_cubed": sum_of_products(expected, expected, expected),
-        "expected_fourth": sum_of_products(expected, expected, expected, expected),
+        "expected_squared": sum_of_products(squared),
+        "expected_cubed": sum_of_products(squared, expected),
+        "expected_fourth": sum_of_products(squared, squared),
     }
 
 

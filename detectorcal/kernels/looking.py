@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS, LARGEST_COEF
-from detectorcal.kernels.blocks import local_level, local_spread
+from detectorcal.kernels.blocks import ROWS_AT_ONCE, local_level, local_medians, local_spread, rows_between
 
 __all__ = ["FEWEST_PIXELS", "unlike_neighbours"]
 
@@ -51,15 +51,15 @@ class _Course(NamedTuple):
     level: np.ndarray
 
 
-def unlike_neighbours(groups: np.ndarray, dark: np.ndarray) -> np.ndarray:
+def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None) -> np.ndarray:
     """Find the pixels whose values would spoil those expected of their neighbours.
 
     Parameters
     ----------
     groups : array of shape (n_groups, *detector_shape), floating
         Means of measured frames, DN; NaN where a pixel is not to be believed.
-    dark : array of shape detector_shape
-        DN.
+    dark : array of shape detector_shape, or None
+        DN, where there is one for all frames.
 
     Returns
     -------
@@ -72,7 +72,9 @@ def unlike_neighbours(groups: np.ndarray, dark: np.ndarray) -> np.ndarray:
         return found
     with np.errstate(all="ignore"):
         course = _course(groups)
-        strange = _strange_response(course) | _strange_dark(dark, course.level)
+        strange = _strange_response(course)
+        if dark is not None and dark.any():
+            strange |= _strange_dark(dark, course.level)
         strange |= _scatters(course.scatter, len(groups))
         dead, hot = _deaf(course)
     found[strange] = DEFECTS["nonlinear"]
@@ -81,14 +83,25 @@ def unlike_neighbours(groups: np.ndarray, dark: np.ndarray) -> np.ndarray:
 
 
 def _course(groups: np.ndarray) -> _Course:
-    expected = np.stack([local_level(group) for group in groups])
+    medians = [local_medians(group) for group in groups]
+    shape = groups.shape[1:]
+    course = _Course(*(np.empty(shape, groups.dtype) for _ in _Course._fields))
+    for start in range(0, shape[0], ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE) if len(shape) == 2 else slice(None)
+        expected = np.stack([rows_between(m, shape, rows) for m in medians])
+        for values, out in zip(_course_of(groups[:, rows], expected), course, strict=True):
+            out[rows] = values
+    return course
+
+
+def _course_of(measured: np.ndarray, expected: np.ndarray) -> _Course:
     level = expected.mean(axis=0)
-    response = groups.sum(axis=0) / expected.sum(axis=0)
+    response = measured.sum(axis=0) / expected.sum(axis=0)
     away = expected - level
     squares = np.einsum("g...,g...->...", away, away)
-    slope = np.einsum("g...,g...->...", away, groups) / squares
-    contrast = np.sqrt(squares / len(groups)) / level
-    relative = groups / expected
+    slope = np.einsum("g...,g...->...", away, measured) / squares
+    contrast = np.sqrt(squares / len(measured)) / level
+    relative = measured / expected
     relative -= response
     return _Course(response, slope, np.einsum("g...,g...->...", relative, relative), contrast, level)
 

@@ -119,7 +119,7 @@ class Evidence(NamedTuple):
     """What the sums tell of each pixel besides its response: arrays of detector shape; NaN where nothing."""
 
     scatter: np.ndarray
-    """Variance about its own response, in units of the level, DN: the system gain where all is photon noise."""
+    """Variance about its own response over the level, DN: the system gain where all is photon noise."""
     freedom: np.ndarray
     """Degrees of freedom of that."""
     bend: np.ndarray
