@@ -11,7 +11,7 @@ import numpy as np
 from detectorcal._arrays import is_dask, to_host
 from detectorcal._defects import DEFECTS
 from detectorcal._execution import some_frames
-from detectorcal._streaming import read
+from detectorcal._streaming import Threads, read, single_threaded_blas
 from detectorcal._typing import Float64, Shape, Stack
 from detectorcal._validation import float_dtype
 from detectorcal.kernels.accumulation import LARGEST_MASKED_SHARE
@@ -41,7 +41,14 @@ class Look(NamedTuple):
     """Readings from here on are not to be believed, DN; None if all are."""
 
 
-def look_at(stack: Stack, darks: Float64 | Stack, user: np.ndarray | None, saturation: float | None) -> Look:
+def look_at(
+    stack: Stack,
+    darks: Float64 | Stack,
+    user: np.ndarray | None,
+    saturation: float | None,
+    *,
+    n_jobs: int | None,
+) -> Look:
     """Look at up to 16 frames spread over a sweep.
 
     Parameters
@@ -54,6 +61,8 @@ def look_at(stack: Stack, darks: Float64 | Stack, user: np.ndarray | None, satur
         Pixels that are not to be believed whatever they read.
     saturation : float or None
         As the user gives it, DN; None looks for it.
+    n_jobs : int or None
+        Threads, as joblib counts them.
 
     Returns
     -------
@@ -66,7 +75,9 @@ def look_at(stack: Stack, darks: Float64 | Stack, user: np.ndarray | None, satur
     for number, (frame, dark) in enumerate(zip(_one_by_one(stack, n_frames), their_darks, strict=True)):
         seen.add(frame, dark, number * N_GROUPS // n_frames)
     found = seen.saturation()
-    return Look(_causes(seen, None if dark_per_frame else np.asarray(darks), user, found), found)
+    dark_of_all = None if dark_per_frame else np.asarray(darks)
+    with single_threaded_blas(), Threads(n_jobs) as threads:
+        return Look(_causes(seen, dark_of_all, user, found, threads), found)
 
 
 def _one_by_one(stack: Stack, n_frames: int) -> Iterator[np.ndarray]:
@@ -143,16 +154,19 @@ class _Seen:
     def groups(self, dark: np.ndarray | None) -> np.ndarray:
         """Give the mean measured frame of each group that has any, DN, less one dark for all."""
         told = self._counts > 0
-        counts = self._counts[told].reshape(-1, *[1] * (self._sums.ndim - 1))
-        groups = self._sums[told]
-        groups /= counts.astype(groups.dtype)
+        groups: np.ndarray = self._sums if told.all() else self._sums[told]
+        groups /= self._counts[told].astype(groups.dtype).reshape(-1, *[1] * (groups.ndim - 1))
         if dark is not None:
-            groups -= dark.astype(groups.dtype)
+            groups -= dark
         return groups
 
 
 def _causes(
-    seen: _Seen, dark: np.ndarray | None, user: np.ndarray | None, saturation: float | None
+    seen: _Seen,
+    dark: np.ndarray | None,
+    user: np.ndarray | None,
+    saturation: float | None,
+    threads: Threads,
 ) -> np.ndarray:
     """Put together what is not to be believed, and why."""
     groups = seen.groups(dark)
@@ -162,7 +176,8 @@ def _causes(
         nowhere = ~np.isfinite(seen.lowest) | ~np.isfinite(groups[0])
         always, ever = seen.lowest >= full, seen.highest >= full
         groups[:, nowhere | always if user is None else nowhere | always | user] = np.nan
-        causes = unlike_neighbours(groups, None if dark is None else np.where(nowhere, 0, dark))
+        dark = None if dark is None or not dark.any() else np.where(nowhere, 0, dark)
+        causes = unlike_neighbours(groups, dark, threads.map)
         # one that is saturated at times only has been seen to follow the light
         causes[ever & (causes == DEFECTS["hot"])] = DEFECTS["nonlinear"]
         causes[always] = DEFECTS["hot"]

@@ -18,7 +18,7 @@ from detectorcal._errors import FileFormatError, InputError, warn
 from detectorcal._execution import as_frames, mean_frame, some_frames, sum_frames, temporal_noise
 from detectorcal._flat import tell_flat, warn_of_bright_images
 from detectorcal._look import look_at
-from detectorcal._streaming import single_threaded_blas
+from detectorcal._streaming import Threads, single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
 from detectorcal.correction import Correction
 from detectorcal.kernels.accumulation import Accumulation
@@ -324,7 +324,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         frames = as_frames(X, shape)
         if first:
             user = validation.as_mask("mask", self.mask, shape, flattened=self.detector_shape is not None)
-            self.kept_out_, self.saturation_ = look_at(frames, darks, user, self.saturation)
+            self.kept_out_, self.saturation_ = look_at(
+                frames, darks, user, self.saturation, n_jobs=self.n_jobs
+            )
         if first and METHODS[self.method].curved:
             self.read_noise_ = self._read_noise_of(None if dark_per_frame else dark, shape)
             self.read_noise_level_ = self._level_of_read_noise(frames, darks, dark_per_frame)
@@ -466,7 +468,10 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         self.coef_ = response.coef
         self.defects_ = _find_defects(self.coef_, self.sums_["frames"], self.kept_out_)
         bad = _is_hopeless(self.defects_)
-        self.defects_ |= np.where(bad, 0, find_causes(self.sums_, self._model().evidence(self.sums_)))
+        with Threads(self.n_jobs) as threads:
+            causes = find_causes(self.sums_, self._model().evidence(self.sums_), threads.map)
+        causes[bad] = 0
+        self.defects_ |= causes
         self.coef_[bad], self.coef_std_[bad] = 1.0, np.nan
         self.system_gain_ = max(response.system_gain, 0.0)  # NaN stays NaN
         self.reference_level_ = response.level

@@ -30,11 +30,11 @@ def damaged_scene(
 ) -> Scene:
     """Draw a scene.
 
-    The bad pixels are drawn from wide ranges, not fitted to any threshold: 1 % hot (stuck at the top, not all at
-    the same value), 1 % dead, 0.3 % weak (response 0.8 or 1.2 times, gain that changes by 15 to 40 % over
-    the sweep), 0.3 % blinking (20 to 60 % more or less in 10 to 90 % of the frames), 0.2 % that saturate in most
-    frames (gain 7 to 9.5) and 0.1 % that do in some (gain 2 to 5); clusters, two of them at edges, a column at the
-    edge, a row of NaN; 3 % of the frames saturated as a whole.
+    The bad pixels are drawn from wide ranges, fitted to no threshold: 1 % hot (stuck at the top),
+    1 % dead, 0.3 % weak (response 0.8 or 1.2 times, gain that changes by 15 to 40 % over
+    the sweep), 0.3 % blinking (20 to 60 % more or less in 10 to 90 % of the frames), 0.2 % that saturate in
+    most frames (gain 7 to 9.5) and 0.1 % that do in some (gain 2 to 5); clusters, two of them at edges, a column
+    at the edge, a row of NaN; 3 % of the frames saturated as a whole.
     """
     rng = np.random.default_rng(seed)
     top = 2**bits - 1

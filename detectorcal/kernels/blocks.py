@@ -1,4 +1,4 @@
-"""What is usual where a pixel is: medians over blocks of pixels, and levels between them.
+"""What is usual where a pixel is: medians and spreads over blocks of pixels, and straight lines between them.
 
 The yardstick for single pixels. A median does not see the few that are strange, a block the rest of the
 detector, and both together cost less than one smoothing.
@@ -6,49 +6,147 @@ detector, and both together cost less than one smoothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy import ndimage
 
-from detectorcal._typing import Array, Float64, Shape
+from detectorcal._typing import Float64, Shape
 from detectorcal.kernels.masking import MAD_TO_STD
 
-__all__ = ["ROWS_AT_ONCE", "local_level", "local_medians", "local_spread", "rows_between"]
+__all__ = ["Band", "Index", "Spread", "Usual", "bands", "in_band", "rows_between", "thin", "usual"]
+
+Index: TypeAlias = tuple[slice, ...]
+"""Which rows, and columns, of a map."""
+
+Band: TypeAlias = tuple[int, Index]
+"""A row of blocks: its number, and its rows of the detector."""
+
+Spread: TypeAlias = Callable[[Callable[[Band], None], Sequence[Band]], Any]
+"""Calls a function with each of some bands, on threads or one by one."""
 
 SIDES = {1: (16, 64), 2: (4, 16)}
 """Smallest and usual side of a block, pixels, by the detector's number of axes."""
 
+THINNED_FROM = 8
+"""Side of blocks of which every second pixel of every second row tells the median well enough."""
+
 BLOCKS_PER_AXIS = 4
 """Blocks that a small detector is cut into at least along an axis, as long as they are not too small."""
-
-ROWS_AT_ONCE = 32
-"""Rows worked on at once, so that what is made of them stays near the core."""
 
 ODD_BLOCK = 0.5
 """A block whose median is this much, in parts, off that of the blocks around is taken for one of them: most
 of it may be dead."""
 
 
-def blocks_of(values: np.ndarray) -> np.ndarray:
-    """Give the values of each block, of shape (..blocks, n_values), without what is left over at the ends."""
-    shape = values.shape
-    sides = [_side(n, values.ndim) for n in shape]
-    counts = [n // side for n, side in zip(shape, sides, strict=True)]
-    # a quarter of the pixels of a large block tells its median well enough
-    step = 2 if len(shape) == 2 and min(sides) >= SIDES[2][1] else 1
-    inner = values[tuple(slice(0, c * s, step) for c, s in zip(counts, sides, strict=True))]
+class Usual(NamedTuple):
+    """What is usual in each row of blocks of pixels, 16x16 of them, or 64 on a line.
+
+    Arrays of shape (n_block_rows, width), or (1, width) of a line: a row is what is usual in all rows of a
+    band of :func:`bands`.
+    """
+
+    level: np.ndarray
+    """Median; where there is none, or one half as large or small again as those around, that of these."""
+    spread: np.ndarray
+    """Robust standard deviation about it, and nowhere less than that of most blocks."""
+
+
+def thin(shape: Shape) -> Index:
+    """Choose the pixels that medians are taken of."""
+    return tuple(slice(None, None, _step(shape)) for _ in shape)
+
+
+def _step(shape: Shape) -> int:
+    return 2 if len(shape) == 2 and min(_side(n, 2) for n in shape) >= THINNED_FROM else 1
+
+
+def usual(values: np.ndarray, shape: Shape) -> Usual:
+    """Find what is usual around each pixel.
+
+    Parameters
+    ----------
+    values : array, floating
+        Of the pixels that :func:`thin` chooses; NaN has no say.
+    shape : tuple of int
+        Of the detector.
+
+    Returns
+    -------
+    Usual
+    """
+    blocks = _blocks_of(values, shape)
+    medians = _medians(blocks)
+    away = _medians(np.abs(blocks - medians[..., None]))
+    known = away[np.isfinite(away)]
+    most = float(np.median(known)) if known.size else 0.0
+    spread = MAD_TO_STD * np.where(away > most, away, most)
+    maps = (np.atleast_2d(_across(each, shape)) for each in (_sound(medians), spread))
+    return Usual(*(each.astype(values.dtype) for each in maps))
+
+
+def rows_between(blocks: np.ndarray, shape: Shape, where: Index) -> np.ndarray:
+    """Give the values of rows of blocks, as :class:`Usual` has them, at some pixels of a detector.
+
+    Between and beyond the middles of the blocks they lie on straight lines.
+    """
     if len(shape) == 1:
-        return inner.reshape(counts[0], -1)
-    split = inner.reshape(counts[0], sides[0] // step, counts[1], sides[1] // step)
-    return split.transpose(0, 2, 1, 3).reshape(*counts, -1)
+        line: np.ndarray = blocks[0][where]
+        return line
+    columns = blocks[:, where[1]] if len(where) > 1 else blocks
+    if len(blocks) == 1:
+        return np.broadcast_to(columns, (len(range(shape[0])[where[0]]), columns.shape[1]))
+    above, share = _middles(len(blocks), shape[0], 2)
+    above, share = above[where[0]], share[where[0]].astype(blocks.dtype)[:, None]
+    spread: np.ndarray = columns[above]
+    spread += share * (columns[above + 1] - spread)
+    return spread
+
+
+def _across(blocks: np.ndarray, shape: Shape) -> np.ndarray:
+    """Spread the values of blocks along the last axis."""
+    n, count = shape[-1], blocks.shape[-1]
+    if count == 1:
+        return np.repeat(blocks, n, axis=-1)
+    left, share = _middles(count, n, len(shape))
+    return blocks[..., left] * (1 - share) + blocks[..., left + 1] * share
+
+
+def bands(shape: Shape) -> list[Band]:
+    """Cut a detector into its rows of blocks, the last with what is left over.
+
+    What is made of a band stays near the core, while whole maps would be new memory, which costs more than
+    what is done with them.
+    """
+    side = _side(shape[0], 2) if len(shape) == 2 else shape[0]
+    count = shape[0] // side
+    ends = [*range(side, count * side, side), shape[0]]
+    return [(number, (slice(number * side, end),)) for number, end in enumerate(ends)]
+
+
+def in_band(each: Usual, number: int) -> Usual:
+    """Give what is usual in a band, of shape (width,)."""
+    return Usual(each.level[number], each.spread[number])
 
 
 def _side(n: int, n_axes: int) -> int:
     """Give the side of the blocks of an axis, so that little is left over at its end."""
-    smallest, usual = SIDES[n_axes]
-    wanted = min(n, usual, max(smallest, n // BLOCKS_PER_AXIS))
-    return n // max(1, round(n / wanted))
+    smallest, largest = SIDES[n_axes]
+    wanted = min(n, largest, max(smallest, n // BLOCKS_PER_AXIS))
+    side = n // max(1, round(n / wanted))
+    return side - side % 2 if n_axes == 2 and side >= THINNED_FROM else side
+
+
+def _blocks_of(values: np.ndarray, shape: Shape) -> np.ndarray:
+    """Give the values of each block, of shape (..blocks, n_values), without what is left over at the ends."""
+    counts = [n // _side(n, len(shape)) for n in shape]
+    sides = [_side(n, len(shape)) // _step(shape) for n in shape]
+    inner = values[tuple(slice(0, count * side) for count, side in zip(counts, sides, strict=True))]
+    if len(shape) == 1:
+        return inner.reshape(counts[0], -1)
+    return inner.reshape(counts[0], sides[0], counts[1], sides[1]).swapaxes(1, 2).reshape(*counts, -1)
 
 
 def _medians(blocks: np.ndarray) -> np.ndarray:
@@ -57,28 +155,6 @@ def _medians(blocks: np.ndarray) -> np.ndarray:
     n_known = np.count_nonzero(~np.isnan(ordered), axis=-1)
     middle = np.maximum(n_known - 1, 0) // 2
     return np.take_along_axis(ordered, middle[..., None], axis=-1)[..., 0]
-
-
-def local_medians(values: np.ndarray) -> np.ndarray:
-    """Give the sound median of each block; see :func:`local_level`, which spreads them."""
-    return _sound(_medians(blocks_of(values))).astype(values.dtype, copy=False)
-
-
-def local_level(values: np.ndarray) -> np.ndarray:
-    """Give what is usual around each pixel.
-
-    Parameters
-    ----------
-    values : array of shape detector_shape, floating
-        NaN where nothing is known.
-
-    Returns
-    -------
-    array of the same shape and dtype
-        Medians of blocks of 16x16 pixels (64 on a line), with straight lines between their centres. A block
-        without a value, or half as large or small again as those around it, counts as these.
-    """
-    return rows_between(local_medians(values), values.shape, slice(None))
 
 
 def _sound(medians: np.ndarray) -> np.ndarray:
@@ -94,40 +170,9 @@ def _sound(medians: np.ndarray) -> np.ndarray:
     return np.where(odd, around, medians)
 
 
-def rows_between(medians: np.ndarray, shape: Shape, rows: slice) -> np.ndarray:
-    """Spread the values of blocks over some rows, with straight lines between and beyond their centres."""
-    down, *across = (_lines(c, n, len(shape)) for c, n in zip(medians.shape, shape, strict=True))
-    spread: np.ndarray = down[rows].astype(medians.dtype) @ medians
-    return spread @ across[0].T.astype(medians.dtype) if across else spread
-
-
 @lru_cache(maxsize=16)
-def _lines(count: int, n: int, n_axes: int) -> Float64:
-    """Give the matrix, of shape (n, count), that draws straight lines through the blocks of an axis."""
-    if count == 1:
-        return np.ones((n, 1))
+def _middles(count: int, n: int, n_axes: int) -> tuple[np.ndarray, Float64]:
+    """Tell of each pixel of an axis the block before it, and how far it is on the way to the next."""
     place = (np.arange(n) + 0.5) / _side(n, n_axes) - 0.5
-    left = np.clip(np.floor(place).astype(int), 0, count - 2)
-    share = place - left
-    matrix = np.zeros((n, count))
-    matrix[np.arange(n), left], matrix[np.arange(n), left + 1] = 1 - share, share
-    return matrix
-
-
-def local_spread(deviation: Array) -> np.ndarray:
-    """Give the robust standard deviation around each pixel, nowhere less than over the whole detector.
-
-    Parameters
-    ----------
-    deviation : array of shape detector_shape, floating
-        From what is usual; NaN where nothing is known.
-    """
-    size = np.abs(deviation)
-    blocks = blocks_of(size)
-    medians = _medians(blocks)
-    known = medians[np.isfinite(medians)]
-    whole = float(np.median(known)) if known.size else 0.0
-    medians = np.where(np.isfinite(medians), medians, whole).astype(deviation.dtype, copy=False)
-    local = rows_between(medians, deviation.shape, slice(None))
-    spread: np.ndarray = MAD_TO_STD * np.maximum(local, whole)
-    return spread
+    before = np.clip(np.floor(place).astype(int), 0, count - 2)
+    return before, place - before

@@ -8,14 +8,14 @@ what the whole detector does, flicker, drift, a beam that smoothing bends, count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS
-from detectorcal._typing import Float64
-from detectorcal.kernels.blocks import ROWS_AT_ONCE, local_level, local_spread
+from detectorcal._typing import Float64, Shape
+from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, in_band, rows_between, thin, usual
 from detectorcal.kernels.model import ROW_STEP, Evidence, sampled_rows
 
 __all__ = ["find_causes", "line_evidence"]
@@ -57,15 +57,19 @@ SMALLEST_RELATIVE_SPAN = 0.05
 """Relative spread of the levels under which nothing is concluded on curvature."""
 
 
-def find_causes(sums: Mapping[str, Float64], evidence: Evidence) -> np.ndarray:
+def find_causes(
+    sums: Mapping[str, Float64], evidence: Callable[[Index], Evidence], spread_work: Spread
+) -> np.ndarray:
     """Flag noisy, nonlinear and saturated pixels.
 
     Parameters
     ----------
     sums : mapping of str to array of detector shape
         Of the fit.
-    evidence : Evidence
-        What the model reads from them.
+    evidence : callable
+        Gives what the model reads from them of some pixels.
+    spread_work : callable
+        Calls a function with each of some items.
 
     Returns
     -------
@@ -73,44 +77,64 @@ def find_causes(sums: Mapping[str, Float64], evidence: Evidence) -> np.ndarray:
         Sum of bits; see :data:`~detectorcal._defects.DEFECTS`.
     """
     frames, saturated = sums["frames"], sums["saturated"]
-    flags = np.zeros(frames.shape, np.uint8)
+    shape = frames.shape
+    flags = np.zeros(shape, np.uint8)
     with np.errstate(all="ignore"):
-        comparable = frames >= ENOUGH_FRAMES * local_level(frames.astype(np.float32))
-        noisy, nonlinear = _unlike(evidence)
+        some = evidence(thin(shape))
+        # of scatter, standard deviations are spread more evenly than variances
+        maps = (some.scatter, np.sqrt(np.maximum(some.scatter, 0)), some.bend, frames[thin(shape)])
+        usually = [usual(values, shape) for values in maps]
+        most = _most_scatter(some.freedom)
+
+    def judge(band: Band) -> None:
+        number, rows = band
+        with np.errstate(all="ignore"):
+            here = evidence(rows)
+            scatter, root, bend, count = (in_band(each, number) for each in usually)
+            comparable = frames[rows] >= ENOUGH_FRAMES * count.level
+            noisy = comparable & _noisy(here, scatter.level, root, most)
+            bent = comparable & _nonlinear(here, scatter.level, bend)
+        flags[rows] = np.uint8(DEFECTS["noisy"]) * noisy + np.uint8(DEFECTS["nonlinear"]) * bent
+
+    spread_work(judge, bands(shape))
+    if saturated.any():
         full = saturated > LARGEST_SATURATED_SHARE * (frames + saturated)
-    for cause, found in (
-        ("noisy", noisy & comparable),
-        ("nonlinear", nonlinear & comparable),
-        ("saturated", full),
-    ):
-        flags |= np.uint8(DEFECTS[cause]) * found
+        flags |= np.uint8(DEFECTS["saturated"]) * full
     return flags
 
 
-def _unlike(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    """Find the pixels that scatter and those that bend unlike the pixels around."""
-    scatter, freedom, bend, bend_variance, spread, level, explained = evidence
-    usual = np.maximum(local_level(scatter), 0)
-    whole, steps = np.unique(np.maximum(np.floor(freedom), 0), return_inverse=True)
-    most = np.maximum(NOISIER, chdtri(whole, CHANCE) / whole)[steps.reshape(freedom.shape)]
-    ratio = np.sqrt(np.maximum(scatter, 0) / usual)  # of standard deviations, which spread more evenly
-    most = usual * np.maximum(most, (1 + N_SPREADS * local_spread(ratio - 1)) ** 2)
-    noisy = (scatter > most + UNEXPLAINED * explained) & (scatter > SMALLEST_SCATTER**2 * level)
-    away = bend - local_level(bend)
-    surely = N_SPREADS * np.maximum(np.sqrt(bend_variance * np.maximum(scatter, usual)), local_spread(away))
-    bent = np.abs(away) > np.maximum(surely, SMALLEST_BEND / (EVEN_RANGE * spread))
-    return noisy & (freedom >= 1), bent & (spread > SMALLEST_RELATIVE_SPAN * level)
+def _most_scatter(freedom: np.ndarray) -> np.ndarray:
+    """Give, for 0, 1, 2, ... degrees of freedom, the scatter that is not chance, in units of the usual."""
+    highest = int(np.nanmax(freedom, initial=1))
+    degrees = np.arange(1, max(highest, 1) + 1)
+    limits = np.maximum(NOISIER, chdtri(degrees, CHANCE) / degrees)
+    return np.concatenate([[np.inf], limits]).astype(np.float32)
+
+
+def _noisy(here: Evidence, scatter: np.ndarray, root: Usual, most: np.ndarray) -> np.ndarray:
+    degrees = np.clip(np.nan_to_num(here.freedom), 0, len(most) - 1).astype(np.int64)
+    limit = np.maximum(most[degrees] * scatter, (root.level + N_SPREADS * root.spread) ** 2)
+    found: np.ndarray = here.scatter > limit + UNEXPLAINED * here.explained
+    return found & (here.scatter > SMALLEST_SCATTER**2 * here.level)
+
+
+def _nonlinear(here: Evidence, scatter: np.ndarray, bend: Usual) -> np.ndarray:
+    away = np.abs(here.bend - bend.level)
+    std = np.sqrt(here.bend_variance * np.maximum(here.scatter, scatter))
+    limit = np.maximum(N_SPREADS * np.maximum(std, bend.spread), SMALLEST_BEND / (EVEN_RANGE * here.spread))
+    found: np.ndarray = away > limit
+    return found & (here.spread > SMALLEST_RELATIVE_SPAN * here.level)
 
 
 def line_evidence(
-    sums: Mapping[str, Float64], expected_difference: Float64, expected_squared: Float64 | None
-) -> Evidence:
+    sums: Mapping[str, Float64], moments: Callable[[Index], tuple[np.ndarray, np.ndarray | None]]
+) -> Callable[[Index], Evidence]:
     r"""Read scatter and bend from the sums of a straight line.
 
     With :math:`d = s - m`, weights :math:`1/s` and :math:`S_k = \sum s^k`, the curvature is
     :math:`b = -(\sum s d - (S_2 / S_1) \sum d) / (S_3 - S_2^2 / S_1)`, of variance K over that denominator.
-    What the line leaves of :math:`\sum d^2`, :math:`\sum d^2 - (\sum s d)^2 / S_2`, less what the bend explains,
-    :math:`b^2 (S_4 - S_3^2 / S_2)`, is expected to be
+    What the line leaves of :math:`\sum d^2`, :math:`\sum d^2 - (\sum s d)^2 / S_2`, less what the bend
+    explains, :math:`b^2 (S_4 - S_3^2 / S_2)`, is expected to be
     :math:`K (S_1 - S_3 / S_2 - (S_4 - S_3^2 / S_2) / (S_3 - S_2^2 / S_1))`.
 
     Parameters
@@ -118,61 +142,74 @@ def line_evidence(
     sums : mapping of str to array of detector shape
         "frames", "expected", "difference", "difference_squared" of all pixels, and of sampled rows
         "expected_squared", "expected_cubed", "expected_fourth".
-    expected_difference : array of detector shape
-        Sum of s d.
-    expected_squared : array of detector shape or None
-        :math:`S_2`, where it is known of each pixel.
+    moments : callable
+        Gives the sum of s d of some pixels, and their :math:`S_2` where that is known of each.
 
     Returns
     -------
-    Evidence
-        Of float32 arrays.
+    callable
+        Gives what they tell of some pixels, float32.
     """
-    shape = sums["frames"].shape
     courses = [_course(sums, name, power) for power, name in enumerate(_POWERS, start=2)]
-    evidence = Evidence(*(np.empty(shape, np.float32) for _ in Evidence._fields))
     names = ("frames", "expected", "difference", "difference_squared")
-    for start in range(0, shape[0], ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE) if len(shape) == 2 else slice(None)
-        n, S1, D1, DD = (sums[name][rows].astype(np.float32) for name in names)
-        mean = S1 / n
-        S2, S3, S4 = (n * course[rows] * mean**power for power, course in enumerate(courses, start=2))
-        if expected_squared is not None:
-            S2 = expected_squared[rows].astype(np.float32)
-        SD = expected_difference[rows].astype(np.float32)
-        lean, curl = S2 / S1, S4 - S3**2 / S2
-        schur = S3 - lean * S2
-        bend = (lean * D1 - SD) / schur
-        per_gain = S1 - S3 / S2 - curl / schur
-        rest = DD - SD**2 / S2 - bend**2 * curl
-        found = (
-            rest / per_gain, S1**2 / S2 - 2, bend, 1 / schur, np.sqrt(np.maximum(schur, 0) / S1), lean,
-            bend**2 * curl / per_gain,
-        )  # fmt: skip
-        for values, out in zip(found, evidence, strict=True):
-            out[rows] = values
+
+    def evidence(where: Index) -> Evidence:
+        n, S1, D1, DD = (sums[name][where].astype(np.float32) for name in names)
+        SD, known = moments(where)
+        S2, S3, S4 = _levels(S1, n, [_between_rows(c, sums["frames"].shape, where) for c in courses])
+        if known is not None:
+            S2 = known.astype(np.float32)
+        return _evidence_of((S1, S2, S3, S4), (D1, SD.astype(np.float32), DD))
+
     return evidence
+
+
+def _levels(S1: np.ndarray, n: np.ndarray, courses: list[np.ndarray]) -> list[np.ndarray]:
+    """Give the sums of the 2nd, 3rd and 4th powers of the levels, from their courses."""
+    mean = S1 / n
+    square = mean * mean
+    powers = (mean, square, square * mean)
+    return [S1 * power * course for power, course in zip(powers, courses, strict=True)]
+
+
+def _evidence_of(levels: Sequence[np.ndarray], differences: Sequence[np.ndarray]) -> Evidence:
+    """Put the formulas of :func:`line_evidence` to work."""
+    (S1, S2, S3, S4), (D1, SD, DD) = levels, differences
+    lean, curl = S2 / S1, S4 - S3 * S3 / S2
+    schur = S3 - lean * S2
+    bend = (lean * D1 - SD) / schur
+    per_gain = S1 - S3 / S2 - curl / schur
+    explained = bend * bend * curl
+    rest = DD - SD * SD / S2 - explained
+    spread = np.sqrt(np.maximum(schur, 0) / S1)
+    return Evidence(rest / per_gain, S1 * S1 / S2 - 2, bend, 1 / schur, spread, lean, explained / per_gain)
 
 
 _POWERS = ("expected_squared", "expected_cubed", "expected_fourth")
 
 
 def _course(sums: Mapping[str, Float64], name: str, power: int) -> np.ndarray:
-    r"""Give the mean of :math:`s^k` over the k-th power of the mean, for all rows: the course of the sweep.
+    r"""Give the mean of :math:`s^k` over the k-th power of the mean, in the sampled rows.
 
-    It belongs to the beam and changes slowly over the detector: between sampled rows it follows straight
-    lines, and where a pixel missed frames it is that of the pixels around.
+    It belongs to the beam's course over the sweep, not to the pixels; where one missed frames it is that of
+    the pixels around.
     """
     some_rows = sampled_rows(sums["frames"].ndim)
     n, S1, Sk = (sums[key][some_rows] for key in ("frames", "expected", name))
     course = Sk / n / (S1 / n) ** power
-    usual = local_level(np.where(n == n.max(), course, np.nan))
-    course = np.where(n == n.max(), course, usual)
-    height = sums["frames"].shape[0]
-    if course.ndim == 1 or len(course) == 1:
-        return course if course.ndim == 1 else np.repeat(course, height, axis=0)
-    place = np.minimum(np.arange(height) / ROW_STEP, len(course) - 1)
-    above = np.minimum(place.astype(int), len(course) - 2)
-    share = (place - above)[:, None]
-    found: np.ndarray = (1 - share) * course[above] + share * course[above + 1]
-    return found.astype(np.float32)
+    seen = np.where(n == n.max(), course, np.nan)
+    around = rows_between(usual(seen[thin(n.shape)], n.shape).level, n.shape, (slice(None),))
+    return np.where(n == n.max(), course, around).astype(np.float32)
+
+
+def _between_rows(course: np.ndarray, shape: Shape, where: Index) -> np.ndarray:
+    """Give the course at some pixels: between the sampled rows on straight lines."""
+    if len(shape) == 1:
+        return course[where]
+    place = np.minimum(np.arange(shape[0])[where[0]] / ROW_STEP, len(course) - 1)
+    above = np.minimum(place.astype(int), max(len(course) - 2, 0))
+    below = np.minimum(above + 1, len(course) - 1)
+    share = (place - above).astype(np.float32)[:, None]
+    columns = course[:, where[1]] if len(where) > 1 else course
+    found: np.ndarray = (1 - share) * columns[above] + share * columns[below]
+    return found

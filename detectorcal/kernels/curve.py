@@ -23,7 +23,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -31,6 +31,7 @@ import numpy as np
 
 from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array, Float64
+from detectorcal.kernels.blocks import Index
 from detectorcal.kernels.model import Curve, Evidence, Response, Sums, sampled_rows
 from detectorcal.kernels.pairs import (
     CHI_SQUARED_DENSITY,
@@ -130,19 +131,20 @@ class Curved:
             relative_variance = curve.gain_variance * coef**2
         return Response(coef, relative_variance, noise.system_gain, noise.centre, curve)
 
-    def evidence(self, sums: Mapping[str, Float64]) -> Evidence:
-        """Tell how each pixel scatters and bends."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            bend, schur = _curvature_moments(sums)
-            bent = bend**2 / schur
-            freedom = sums["frames"] - 2
-            rest = sums["w_r2"] - sums["w_sr"] ** 2 / sums["w_s2"] - bent
-            level = sums["w_s3"] / sums["w_s2"]
-            found = (
-                rest / freedom, freedom, bend / schur, 1 / schur, np.sqrt(schur / sums["w_s2"]), level,
-                bent / freedom,
-            )  # fmt: skip
-        return Evidence(*(values.astype(np.float32) for values in found))
+    def evidence(self, sums: Mapping[str, Float64]) -> Callable[[Index], Evidence]:
+        """Tell how pixels scatter and bend."""
+
+        def of_some(where: Index) -> Evidence:
+            told = {name: sums[name][where] for name in ("frames", *self.names)}
+            bend, schur = _curvature_moments(told)
+            explained = bend**2 / schur
+            freedom = told["frames"] - 2
+            rest = told["w_r2"] - told["w_sr"] ** 2 / told["w_s2"] - explained
+            spread, level = np.sqrt(schur / told["w_s2"]), told["w_s3"] / told["w_s2"]
+            per_frame = explained / freedom
+            return Evidence(rest / freedom, freedom, bend / schur, 1 / schur, spread, level, per_frame)
+
+        return of_some
 
 
 def _moments(expected: Array, residual: Array, rho: float) -> dict[str, Array]:

@@ -20,12 +20,13 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array, Float64
+from detectorcal.kernels.blocks import Index
 from detectorcal.kernels.causes import line_evidence
 from detectorcal.kernels.model import ROW_STEP, Evidence, Response, sampled_rows
 from detectorcal.kernels.pairs import (
@@ -66,10 +67,9 @@ class Photon:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
         return {**_course(expected), "pair_scatter": _pair_scatter(expected, measured)}
 
-    def evidence(self, sums: Mapping[str, Float64]) -> Evidence:
-        """Tell how each pixel scatters and bends."""
-        with _nothing_by_nothing():
-            return line_evidence(sums, sums["expected_difference"], None)
+    def evidence(self, sums: Mapping[str, Float64]) -> Callable[[Index], Evidence]:
+        """Tell how pixels scatter and bend."""
+        return line_evidence(sums, lambda where: (sums["expected_difference"][where], None))
 
     def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
         r"""Solve the line; relative variance :math:`K c / \sum s`."""
@@ -102,12 +102,15 @@ class Croton:
         """Sum over a run of frames; see :class:`~detectorcal.kernels.model.ResponseModel`."""
         return {**_course(expected), "pair_scatter": _pair_scatter(expected, measured)}
 
-    def evidence(self, sums: Mapping[str, Float64]) -> Evidence:
-        """Tell how each pixel scatters and bends."""
-        with _nothing_by_nothing():
-            expected_difference = sums["measured_difference"] + sums["difference_squared"]
-            twice = sums["measured_difference"] + expected_difference
-            return line_evidence(sums, expected_difference, sums["measured_squared"] + twice)
+    def evidence(self, sums: Mapping[str, Float64]) -> Callable[[Index], Evidence]:
+        """Tell how pixels scatter and bend: s = m + d, so that s d and s^2 follow from what is summed."""
+
+        def moments(where: Index) -> tuple[Float64, Float64 | None]:
+            md, mm, dd = (sums[name][where] for name in (*self.names[:2], "difference_squared"))
+            expected_difference: Float64 = md + dd
+            return expected_difference, mm + md + expected_difference
+
+        return line_evidence(sums, moments)
 
     def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
         r"""Solve the line; relative variance :math:`K c \sum s^3 / (\sum s^2)^2`.

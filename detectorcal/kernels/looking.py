@@ -10,13 +10,14 @@ makes a pixel strange.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS, LARGEST_COEF
-from detectorcal.kernels.blocks import ROWS_AT_ONCE, local_level, local_medians, local_spread, rows_between
+from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, in_band, rows_between, thin, usual
 
 __all__ = ["FEWEST_PIXELS", "unlike_neighbours"]
 
@@ -45,21 +46,24 @@ class _Course(NamedTuple):
     """What groups of frames tell of each pixel; see the head of the module."""
 
     response: np.ndarray
-    slope: np.ndarray
+    follows: np.ndarray
+    """The slope, or the response where the levels differ too little to ask for it."""
     scatter: np.ndarray
-    contrast: np.ndarray
     level: np.ndarray
+    """Of the pixels around, DN."""
 
 
-def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None) -> np.ndarray:
+def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None, spread_work: Spread) -> np.ndarray:
     """Find the pixels whose values would spoil those expected of their neighbours.
 
     Parameters
     ----------
     groups : array of shape (n_groups, *detector_shape), floating
         Means of measured frames, DN; NaN where a pixel is not to be believed.
-    dark : array of shape detector_shape, or None
+    dark : array of shape detector_shape, floating, or None
         DN, where there is one for all frames.
+    spread_work : callable
+        Calls a function with each of some items; a pool's ``map``, for bands need nothing of each other.
 
     Returns
     -------
@@ -70,28 +74,31 @@ def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None) -> np.ndarray
     found = np.zeros(groups.shape[1:], np.uint8)
     if found.size < FEWEST_PIXELS:
         return found
-    with np.errstate(all="ignore"):
-        course = _course(groups)
-        strange = _strange_response(course)
-        if dark is not None and dark.any():
-            strange |= _strange_dark(dark, course.level)
-        strange |= _scatters(course.scatter, len(groups))
-        dead, hot = _deaf(course)
-    found[strange] = DEFECTS["nonlinear"]
-    found[dead], found[hot] = DEFECTS["dead"], DEFECTS["hot"]
+    shape = found.shape
+    levels = [usual(group[thin(shape)], shape).level for group in groups]
+    usually = [usual(values, shape) for values in _course(groups, levels, thin(shape))]
+    of_dark = None if dark is None else usual(dark[thin(shape)], shape)
+
+    def judge(band: Band) -> None:
+        number, rows = band
+        here = _course(groups, levels, rows)
+        response, follows, scatter, _ = (in_band(each, number) for each in usually)
+        strange = _strange_response(here, response) | _scatters(here.scatter, scatter.level, len(groups))
+        if dark is not None and of_dark is not None:
+            strange |= _strange_dark(dark[rows], in_band(of_dark, number), here.level)
+        dead, hot = _deaf(here, follows.spread)
+        causes = [DEFECTS[cause] for cause in ("dead", "hot", "nonlinear")]
+        found[rows] = np.select([dead, hot, strange], causes, 0)
+
+    spread_work(judge, bands(shape))
     return found
 
 
-def _course(groups: np.ndarray) -> _Course:
-    medians = [local_medians(group) for group in groups]
-    shape = groups.shape[1:]
-    course = _Course(*(np.empty(shape, groups.dtype) for _ in _Course._fields))
-    for start in range(0, shape[0], ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE) if len(shape) == 2 else slice(None)
-        expected = np.stack([rows_between(m, shape, rows) for m in medians])
-        for values, out in zip(_course_of(groups[:, rows], expected), course, strict=True):
-            out[rows] = values
-    return course
+def _course(groups: np.ndarray, levels: Sequence[np.ndarray], where: Index) -> _Course:
+    """Tell of some pixels what the groups do, ``levels`` being what is usual in each."""
+    with np.errstate(all="ignore"):
+        expected = np.stack([rows_between(level, groups.shape[1:], where) for level in levels])
+        return _course_of(groups[:, *where], expected)
 
 
 def _course_of(measured: np.ndarray, expected: np.ndarray) -> _Course:
@@ -100,46 +107,39 @@ def _course_of(measured: np.ndarray, expected: np.ndarray) -> _Course:
     away = expected - level
     squares = np.einsum("g...,g...->...", away, away)
     slope = np.einsum("g...,g...->...", away, measured) / squares
-    contrast = np.sqrt(squares / len(measured)) / level
+    told = squares > len(measured) * (SMALLEST_CONTRAST * level) ** 2
     relative = measured / expected
     relative -= response
-    return _Course(response, slope, np.einsum("g...,g...->...", relative, relative), contrast, level)
+    scatter = np.einsum("g...,g...->...", relative, relative)
+    return _Course(response, np.where(told, slope, response), scatter, level)
 
 
-def _strange_response(course: _Course) -> np.ndarray:
-    deviation = course.response - 1
-    limit = np.maximum(N_SPREADS * local_spread(deviation), SMALLEST_DEVIATION)
-    strange: np.ndarray = np.abs(deviation) > limit
+def _strange_response(course: _Course, around: Usual) -> np.ndarray:
+    limit = np.maximum(N_SPREADS * around.spread, SMALLEST_DEVIATION)
+    strange: np.ndarray = np.abs(course.response - 1) > limit
     return strange
 
 
-def _strange_dark(dark: np.ndarray, level: np.ndarray) -> np.ndarray:
+def _strange_dark(dark: np.ndarray, around: Usual, level: np.ndarray) -> np.ndarray:
     """Find darks far from those around, so far that their noise or drift would matter."""
-    deviation = dark - local_level(np.asarray(dark, level.dtype))
-    limit = np.maximum(N_DARK_SPREADS * local_spread(deviation), SMALLEST_DEVIATION * np.abs(level))
-    strange: np.ndarray = np.abs(deviation) > limit
+    limit = np.maximum(N_DARK_SPREADS * around.spread, SMALLEST_DEVIATION * np.abs(level))
+    strange: np.ndarray = np.abs(dark - around.level) > limit
     return strange
 
 
-def _scatters(scatter: np.ndarray, n_groups: int) -> np.ndarray:
+def _scatters(scatter: np.ndarray, around: np.ndarray, n_groups: int) -> np.ndarray:
     """Find pixels that scatter, from group to group, far more than those around."""
-    if n_groups < 2:
-        return np.zeros(scatter.shape, bool)
     freedom = n_groups - 1
-    usual = local_level(scatter)
-    limit = usual * chdtri(freedom, CHANCE_OF_SCATTER) / chdtri(freedom, 0.5)
+    if not freedom:
+        return np.zeros(scatter.shape, bool)
+    limit = around * (chdtri(freedom, CHANCE_OF_SCATTER) / chdtri(freedom, 0.5))
     found: np.ndarray = scatter > np.maximum(limit, freedom * SMALLEST_DEVIATION**2)
     return found
 
 
-def _deaf(course: _Course) -> tuple[np.ndarray, np.ndarray]:
-    """Find the pixels that do not follow the light: those that read little, and those that read much.
-
-    Where all levels are alike it is the response itself that is judged.
-    """
-    told = course.contrast > SMALLEST_CONTRAST
-    follows = np.where(told, course.slope, course.response)
-    surely = N_SPREADS * local_spread(follows - 1) < 1 - 1 / LARGEST_COEF
-    deaf = surely & (follows < 1 / LARGEST_COEF)
-    hot = (deaf & told & (course.response > 1)) | (surely & (course.response > LARGEST_COEF))
-    return deaf & ~hot, hot
+def _deaf(course: _Course, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the pixels that do not follow the light: those that read little, and those that read much."""
+    surely = N_SPREADS * spread < 1 - 1 / LARGEST_COEF
+    deaf = surely & (course.follows < 1 / LARGEST_COEF)
+    much = (deaf & (course.response > 1)) | (surely & (course.response > LARGEST_COEF))
+    return deaf & ~much, much

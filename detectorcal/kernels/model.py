@@ -6,13 +6,14 @@ them. A model says which sums it needs and how to solve them; nothing else knows
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from detectorcal._arrays import namespace, put_like
 from detectorcal._typing import Array, Float64, Shape
+from detectorcal.kernels.blocks import Index
 
 __all__ = [
     "COMMON",
@@ -116,7 +117,7 @@ class Response(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What the sums tell of each pixel besides its response: arrays of detector shape; NaN where nothing."""
+    """What the sums tell of pixels besides their response, floating; NaN where nothing."""
 
     scatter: np.ndarray
     """Variance about its own response over the level, DN: the system gain where all is photon noise."""
@@ -180,8 +181,8 @@ class ResponseModel(Protocol):
         """Solve for each pixel's response, with K if that is known; NaN where the sums tell nothing."""
         ...
 
-    def evidence(self, sums: Mapping[str, Float64]) -> Evidence:
-        """Tell how each pixel scatters and bends."""
+    def evidence(self, sums: Mapping[str, Float64]) -> Callable[[Index], Evidence]:
+        """Tell how pixels scatter and bend: what is given tells it of some of them."""
         ...
 
 
