@@ -175,8 +175,11 @@ def _causes(
         full = np.inf if saturation is None else saturation
         nowhere = ~np.isfinite(seen.lowest) | ~np.isfinite(groups[0])
         always, ever = seen.lowest >= full, seen.highest >= full
-        groups[:, nowhere | always if user is None else nowhere | always | user] = np.nan
-        dark = None if dark is None or not dark.any() else np.where(nowhere, 0, dark)
+        lost = nowhere | always if user is None else nowhere | always | user
+        if lost.any():
+            groups[:, lost] = np.nan
+        if dark is not None:
+            dark = np.nan_to_num(dark.astype(groups.dtype), copy=False) if dark.any() else None
         causes = unlike_neighbours(groups, dark, threads.map)
         # one that is saturated at times only has been seen to follow the light
         causes[ever & (causes == DEFECTS["hot"])] = DEFECTS["nonlinear"]

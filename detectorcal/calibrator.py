@@ -48,6 +48,10 @@ MOST_FAILED = (
     "`saturation`."
 )
 
+UNSOLVED = HOPELESS & ~DEFECTS["user"]
+SOLVED_BUT = DEFECTS["noisy"] | DEFECTS["nonlinear"] | DEFECTS["saturated"]
+"""Causes that the user does not know yet: without and with a coefficient."""
+
 SCORE_SIGMA = 20.0
 """Pixels over which :meth:`DetectorCalibrator.score` smooths, whatever the estimator's own sigma: held
 against itself, R^2 is the same for every sigma and chooses nothing."""
@@ -522,13 +526,24 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
                 "the sweep has one frame: the fit has no standard errors, and its pattern includes the "
                 "whole noise of that frame. Record a sweep of many frames."
             )
-        counts = {cause: int(np.count_nonzero(self.defects_ & bit)) for cause, bit in DEFECTS.items()}
-        if any(counts.values()):
-            causes = ", ".join(f"{count} {cause}" for cause, count in counts.items() if count)
+        self._warn_of_lost_frames()
+        told = _counted(self.defects_)
+        if told:
+            warn(told + (MOST_FAILED if np.mean(self.defects_ & UNSOLVED != 0) > 0.5 else ""))
+
+    def _warn_of_lost_frames(self) -> None:
+        """Count the frames that take no part at any pixel, unless `cutoff` may have been meant to do that."""
+        if self.saturation is None and self.saturation_ is not None and self.sums_["saturated"].any():
+            n_pixels = int(np.count_nonzero(self.sums_["saturated"]))
             warn(
-                f"{np.count_nonzero(self.defects_)} of {self.n_features_in_} pixels could not be calibrated "
-                f"({causes}); they keep coefficient 1 and are marked in `defects_`."
-                + (MOST_FAILED if np.mean(self.defects_ != 0) > 0.5 else "")
+                f"readings from {self.saturation_:.6g} DN on, where they pile up or the dtype ends, are taken for "
+                f"saturated: they take no part at {n_pixels} pixels. Give `saturation` to say otherwise."
+            )
+        lost = self.n_frames_seen_ - int(self.sums_["frames"].max())
+        if lost and self.cutoff == 0:
+            warn(
+                f"{lost} of {self.n_frames_seen_} frames take no part: more than half of each is saturated or not "
+                "finite, or it is no brighter than the dark."
             )
 
     @classmethod
@@ -964,6 +979,22 @@ def _find_defects(coef: Float64, n_frames: Float64, kept_out: np.ndarray) -> np.
     }
     defects[strange] = np.select(list(causes.values()), [DEFECTS[c] for c in causes], DEFECTS["dead"])
     return np.where(_is_hopeless(kept_out), kept_out & np.uint8(HOPELESS), defects)
+
+
+def _counted(defects: np.ndarray) -> str:
+    """Say how many pixels are not to be believed and why; nothing of those the user masked."""
+    found = np.where(defects & DEFECTS["user"], 0, defects)
+    parts = []
+    for bits, what in (
+        (UNSOLVED, "could not be calibrated ({}); they keep coefficient 1 and are marked in `defects_`."),
+        (SOLVED_BUT, "are calibrated, but not to be relied on ({}); they are marked in `defects_`."),
+    ):
+        marked = np.count_nonzero(found & bits)
+        counts = {cause: np.count_nonzero(found & bit) for cause, bit in DEFECTS.items() if bit & bits}
+        causes = ", ".join(f"{count} {cause}" for cause, count in counts.items() if count)
+        if marked:
+            parts.append(f"{marked} of {defects.size} pixels {what.format(causes)}")
+    return " ".join(parts)
 
 
 def _check_same_weights(a: DetectorCalibrator, b: DetectorCalibrator) -> None:

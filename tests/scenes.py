@@ -33,8 +33,8 @@ def damaged_scene(
     The bad pixels are drawn from wide ranges, fitted to no threshold: 1 % hot (stuck at the top),
     1 % dead, 0.3 % weak (response 0.8 or 1.2 times, gain that changes by 15 to 40 % over
     the sweep), 0.3 % blinking (20 to 60 % more or less in 10 to 90 % of the frames), 0.2 % that saturate in
-    most frames (gain 7 to 9.5) and 0.1 % that do in some (gain 2 to 5); clusters, two of them at edges, a column
-    at the edge, a row of NaN; 3 % of the frames saturated as a whole.
+    most frames (gain 7 to 9.5) and 0.1 % that do in some (gain 2 to 5); clusters, two at edges, a column
+    at an edge, a row of NaN; 3 % of the frames saturated as a whole.
     """
     rng = np.random.default_rng(seed)
     top = 2**bits - 1
@@ -49,7 +49,10 @@ def damaged_scene(
     rank = rng.permutation(detector.gain.size).reshape(shape) / detector.gain.size
     edges = np.cumsum([0.01, 0.01, 0.003, 0.003, 0.002, 0.001])
     names = ("hot", "dead", "nonlinear", "noisy", "saturated", "strong")
-    kinds = {name: (rank >= low) & (rank < high) for name, low, high in zip(names, [0, *edges], edges)}
+    kinds = {
+        name: (rank >= low) & (rank < high)
+        for name, low, high in zip(names, [0, *edges[:-1]], edges, strict=True)
+    }
     clusters = np.zeros(shape, bool)
     clusters[40:46, 60:66] = clusters[-5:, 90:97] = clusters[100:104, 0:3] = True
     edge = np.zeros(shape, bool)

@@ -16,22 +16,41 @@ from scipy import ndimage
 from detectorcal._typing import Float64, Shape
 from detectorcal.kernels.masking import MAD_TO_STD
 
-__all__ = ["Band", "Index", "Spread", "Usual", "bands", "in_band", "rows_between", "thin", "usual"]
+__all__ = ["Band", "Index", "Spread", "Usual", "bands", "rows_between", "thin", "usual"]
 
 Index: TypeAlias = tuple[slice, ...]
 """Which rows, and columns, of a map."""
 
-Band: TypeAlias = tuple[int, Index]
-"""A row of blocks: its number, and its rows of the detector."""
 
-Spread: TypeAlias = Callable[[Callable[[Band], None], Sequence[Band]], Any]
-"""Calls a function with each of some bands, on threads or one by one."""
+class Band(NamedTuple):
+    """Some rows of blocks."""
+
+    numbers: slice
+    """Which."""
+    rows: Index
+    """Of the detector."""
+
+    def around(self, each: Usual) -> Usual:
+        """Give what is usual in it, of shape (n_blocks, 1, width)."""
+        return Usual(*(values[self.numbers, None] for values in each))
+
+    def part(self, values: np.ndarray) -> np.ndarray:
+        """See some rows in the shape of this, (n_blocks, n_rows, width)."""
+        n_blocks = self.numbers.stop - self.numbers.start
+        return values.reshape(n_blocks, -1, values.shape[-1])
+
+
+Spread: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
+"""Gives what a function makes of each of some items, on threads or one by one."""
 
 SIDES = {1: (16, 64), 2: (4, 16)}
 """Smallest and usual side of a block, pixels, by the detector's number of axes."""
 
 THINNED_FROM = 8
 """Side of blocks of which every second pixel of every second row tells the median well enough."""
+
+BLOCKS_PER_BAND = 4
+"""Rows of blocks worked on at once."""
 
 BLOCKS_PER_AXIS = 4
 """Blocks that a small detector is cut into at least along an axis, as long as they are not too small."""
@@ -115,20 +134,20 @@ def _across(blocks: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def bands(shape: Shape) -> list[Band]:
-    """Cut a detector into its rows of blocks, the last with what is left over.
+    """Cut a detector into bands of a few rows of blocks, and what is left over.
 
     What is made of a band stays near the core, while whole maps would be new memory, which costs more than
-    what is done with them.
+    what is done with them; and a band is long enough for threads to work beside each other.
     """
     side = _side(shape[0], 2) if len(shape) == 2 else shape[0]
     count = shape[0] // side
-    ends = [*range(side, count * side, side), shape[0]]
-    return [(number, (slice(number * side, end),)) for number, end in enumerate(ends)]
-
-
-def in_band(each: Usual, number: int) -> Usual:
-    """Give what is usual in a band, of shape (width,)."""
-    return Usual(each.level[number], each.spread[number])
+    found = []
+    for first in range(0, count, BLOCKS_PER_BAND):
+        last = min(first + BLOCKS_PER_BAND, count)
+        found.append(Band(slice(first, last), (slice(first * side, last * side),)))
+    if count * side < shape[0]:
+        found.append(Band(slice(count - 1, count), (slice(count * side, shape[0]),)))
+    return found
 
 
 def _side(n: int, n_axes: int) -> int:

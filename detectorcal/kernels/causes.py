@@ -15,7 +15,7 @@ from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS
 from detectorcal._typing import Float64, Shape
-from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, in_band, rows_between, thin, usual
+from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, rows_between, thin, usual
 from detectorcal.kernels.model import ROW_STEP, Evidence, sampled_rows
 
 __all__ = ["find_causes", "line_evidence"]
@@ -83,18 +83,18 @@ def find_causes(
         some = evidence(thin(shape))
         # of scatter, standard deviations are spread more evenly than variances
         maps = (some.scatter, np.sqrt(np.maximum(some.scatter, 0)), some.bend, frames[thin(shape)])
-        usually = [usual(values, shape) for values in maps]
+        usually = spread_work(lambda values: usual(values, shape), maps)
         most = _most_scatter(some.freedom)
 
     def judge(band: Band) -> None:
-        number, rows = band
         with np.errstate(all="ignore"):
-            here = evidence(rows)
-            scatter, root, bend, count = (in_band(each, number) for each in usually)
-            comparable = frames[rows] >= ENOUGH_FRAMES * count.level
+            here = Evidence(*(band.part(values) for values in evidence(band.rows)))
+            scatter, root, bend, count = (band.around(each) for each in usually)
+            comparable = band.part(frames[band.rows]) >= ENOUGH_FRAMES * count.level
             noisy = comparable & _noisy(here, scatter.level, root, most)
             bent = comparable & _nonlinear(here, scatter.level, bend)
-        flags[rows] = np.uint8(DEFECTS["noisy"]) * noisy + np.uint8(DEFECTS["nonlinear"]) * bent
+        found = np.uint8(DEFECTS["noisy"]) * noisy + np.uint8(DEFECTS["nonlinear"]) * bent
+        flags[band.rows] = found.reshape(flags[band.rows].shape)
 
     spread_work(judge, bands(shape))
     if saturated.any():

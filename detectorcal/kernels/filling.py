@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -162,16 +161,18 @@ def _plane(
 ) -> tuple[np.ndarray, Float64]:
     r"""Give the weights of the plane through the neighbours, at the place itself.
 
-    Least squares of ``a + b . x`` with a penalty :math:`\lambda b^2`: `a` is the sum of the values with the
-    weights :math:`(A (A^T A + \Lambda)^{-1})_{i0}`, the rows of `A` being :math:`(1, x_i)` and
-    :math:`\Lambda = \mathrm{diag}(0, \lambda, \lambda)`.
+    Least squares of :math:`a + p x + q y` with a penalty :math:`\lambda (p^2 + q^2)`. With the slopes
+    eliminated, `a` is the sum of the values with weights proportional to :math:`1 - x u - y v`, where `u` and
+    `v` solve :math:`(\sum x^2 + \lambda) u + \sum x y\, v = \sum x` and its like in `y`.
     """
     used = np.arange(N_NEIGHBOURS)[:, None] < n_found
     found = np.where(used, found, found[0])
-    here = np.stack(np.unravel_index(places, shape), axis=-1)
-    away = np.stack(np.unravel_index(found, shape), axis=-1) - here
-    A = np.concatenate([np.ones((*found.shape, 1)), away / step], axis=-1) * used[..., None]
-    normal: Any = np.einsum("kni,knj->nij", A, A)
-    normal[:, range(1, A.shape[-1]), range(1, A.shape[-1])] += STIFFNESS
-    first = np.linalg.solve(normal, np.eye(A.shape[-1])[:, :1])[..., 0]
-    return found, np.einsum("kni,ni->kn", A, first)
+    width = shape[-1]
+    x = np.where(used, found % width - places % width, 0) / step
+    y = np.where(used, found // width - places // width, 0) / step  # a line has but one row
+    xx, yy, xy = (np.einsum("kn,kn->n", *pair) for pair in ((x, x), (y, y), (x, y)))
+    xx, yy, sum_x, sum_y = xx + STIFFNESS, yy + STIFFNESS, x.sum(axis=0), y.sum(axis=0)
+    determinant = xx * yy - xy * xy
+    u, v = (sum_x * yy - sum_y * xy) / determinant, (sum_y * xx - sum_x * xy) / determinant
+    weights = np.where(used, 1 - x * u - y * v, 0.0)
+    return found, weights / weights.sum(axis=0)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS, LARGEST_COEF
-from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, in_band, rows_between, thin, usual
+from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, rows_between, thin, usual
 
 __all__ = ["FEWEST_PIXELS", "unlike_neighbours"]
 
@@ -75,20 +75,26 @@ def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None, spread_work: 
     if found.size < FEWEST_PIXELS:
         return found
     shape = found.shape
-    levels = [usual(group[thin(shape)], shape).level for group in groups]
-    usually = [usual(values, shape) for values in _course(groups, levels, thin(shape))]
-    of_dark = None if dark is None else usual(dark[thin(shape)], shape)
+    some = thin(shape)
+
+    def usual_of(values: np.ndarray) -> Usual:
+        return usual(values, shape)
+
+    levels = [each.level for each in spread_work(usual_of, [group[some] for group in groups])]
+    course = _course(groups, levels, some)
+    asked = [course.response, course.follows, course.scatter, *([] if dark is None else [dark[some]])]
+    usually = spread_work(usual_of, asked)
 
     def judge(band: Band) -> None:
-        number, rows = band
-        here = _course(groups, levels, rows)
-        response, follows, scatter, _ = (in_band(each, number) for each in usually)
+        here = _Course(*(band.part(values) for values in _course(groups, levels, band.rows)))
+        response, follows, scatter, *of_dark = (band.around(each) for each in usually)
         strange = _strange_response(here, response) | _scatters(here.scatter, scatter.level, len(groups))
-        if dark is not None and of_dark is not None:
-            strange |= _strange_dark(dark[rows], in_band(of_dark, number), here.level)
+        if dark is not None:
+            strange |= _strange_dark(band.part(dark[band.rows]), of_dark[0], here.level)
         dead, hot = _deaf(here, follows.spread)
-        causes = [DEFECTS[cause] for cause in ("dead", "hot", "nonlinear")]
-        found[rows] = np.select([dead, hot, strange], causes, 0)
+        flags = strange * np.uint8(DEFECTS["nonlinear"])
+        flags[dead], flags[hot] = DEFECTS["dead"], DEFECTS["hot"]
+        found[band.rows] = flags.reshape(found[band.rows].shape)
 
     spread_work(judge, bands(shape))
     return found
