@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,11 +20,15 @@ from detectorcal.kernels.looking import unlike_neighbours
 
 __all__ = ["Look", "look_at"]
 
-N_FRAMES, N_GROUPS = 16, 4
-"""Frames looked at, spread evenly over the sweep, and the groups they are averaged in."""
+N_FRAMES, N_GROUPS, FEWEST_IN_GROUP = 16, 4, 3
+"""Frames looked at, spread evenly over the sweep, the groups they are averaged in, and what a group needs for
+one spot in it to be told."""
 
 FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP = 10, 1e-4
 """Readings at one top value, in number and as a share of a frame, from which on they are a pile."""
+
+FEW = 8
+"""The level of a frame is the median of every so many-th pixel of every so many-th row."""
 
 SMALLEST_BITS = 8
 """No detector counts in less."""
@@ -68,16 +73,22 @@ def look_at(
     -------
     Look
     """
-    seen = _Seen(tuple(stack.shape[1:]), float_dtype(stack.dtype), saturation)
     n_frames = min(N_FRAMES, stack.shape[0])
+    n_groups = max(1, min(N_GROUPS, n_frames // FEWEST_IN_GROUP))
+    ends = {(number + 1) * n_frames // n_groups for number in range(n_groups)}
+    seen = _Seen(tuple(stack.shape[1:]), float_dtype(stack.dtype), saturation)
     dark_per_frame = len(darks.shape) == len(stack.shape)
-    their_darks = _one_by_one(darks, n_frames) if dark_per_frame else itertools.repeat(None, n_frames)
-    for number, (frame, dark) in enumerate(zip(_one_by_one(stack, n_frames), their_darks, strict=True)):
-        seen.add(frame, dark, number * N_GROUPS // n_frames)
-    found = seen.saturation()
-    dark_of_all = None if dark_per_frame else np.asarray(darks)
-    with single_threaded_blas(), Threads(n_jobs) as threads:
-        return Look(_causes(seen, dark_of_all, user, found, threads), found)
+    one = None if dark_per_frame else np.asarray(darks, float_dtype(stack.dtype))
+    their_darks = _one_by_one(darks, n_frames) if one is None else itertools.repeat(one, n_frames)
+    with np.errstate(all="ignore"), single_threaded_blas(), Threads(n_jobs) as threads:
+        for number, (frame, dark) in enumerate(
+            zip(_one_by_one(stack, n_frames), their_darks, strict=True), start=1
+        ):
+            seen.add(frame, dark)
+            if number in ends:
+                seen.end_group()
+        found = seen.saturation()
+        return Look(_causes(seen, one, user, found, threads), found)
 
 
 def _one_by_one(stack: Stack, n_frames: int) -> Iterator[np.ndarray]:
@@ -96,13 +107,16 @@ class _Seen:
         self._given = saturation
         self._limit = np.inf
         self._top, self._n_at_top = 0.0, 0
-        self._sums = np.zeros((N_GROUPS, *shape), dtype)
-        self._counts = np.zeros(N_GROUPS)
-        self.lowest = np.full(shape, np.inf)
-        self.highest = np.full(shape, -np.inf)
-        """Smallest and largest finite reading of each pixel, DN."""
+        self._dtype = dtype
+        self._group: list[np.ndarray] = []
+        self._levels: list[float] = []
+        self.groups: list[np.ndarray] = []
+        """Mean measured frame of each group, without the smallest and the largest reading of each pixel, DN."""
+        self.smallest = np.full(shape, np.inf)
+        self.largest = np.full(shape, -np.inf)
+        """Smallest and largest raw reading of each pixel, DN."""
 
-    def add(self, frame: np.ndarray, dark: np.ndarray | None, group: int) -> None:
+    def add(self, frame: np.ndarray, dark: np.ndarray) -> None:
         """Look at one raw frame; of one that is saturated as a whole only its top is noted."""
         self._limit = self._limit_for(frame)
         top, n_at_top, n_below = self._top_of(frame)
@@ -110,15 +124,34 @@ class _Seen:
             self._top, self._n_at_top = top, n_at_top
         if n_below < (1 - LARGEST_MASKED_SHARE) * frame.size:
             return
-        if self._counts.any():
-            np.fmin(self.lowest, frame, out=self.lowest)
-            np.fmax(self.highest, frame, out=self.highest)
+        if self._group or self.groups:
+            np.fmin(self.smallest, frame, out=self.smallest)
+            np.fmax(self.largest, frame, out=self.largest)
         else:
-            self.lowest, self.highest = frame.copy(), frame.copy()  # in the frames' own dtype from now on
-        self._sums[group] += frame
-        self._counts[group] += 1
-        if dark is not None:
-            self._sums[group] -= dark
+            self.smallest, self.largest = frame.copy(), frame.copy()  # in the frames' own dtype from now on
+        measured = np.subtract(frame, dark, dtype=self._dtype)
+        level = float(np.nanmedian(measured[(slice(None, None, FEW),) * measured.ndim]))
+        if level > 0:  # a frame without light tells nothing
+            measured /= level  # so that in a ladder, too, it is a spot that is the largest
+            self._group.append(measured)
+            self._levels.append(level)
+
+    def end_group(self) -> None:
+        """Average the frames of a group; a spot that one of them has is not among them."""
+        if not self._group:
+            return
+        total = self._group[0].copy()
+        for frame in self._group[1:]:
+            total += frame
+        count = len(self._group)
+        if count >= FEWEST_IN_GROUP:
+            total -= functools.reduce(np.maximum, self._group)
+            total -= functools.reduce(np.minimum, self._group)
+            count -= 2
+        total *= sum(self._levels) / len(self._levels) / count
+        self.groups.append(total)
+        self._group.clear()
+        self._levels.clear()
 
     def _top_of(self, frame: np.ndarray) -> tuple[float, int, int]:
         """Give the largest reading under the limit, how many pixels read it, and how many less.
@@ -146,19 +179,10 @@ class _Seen:
         if self._given is not None:
             return self._given
         bits = np.log2(self._top + 1)
-        enough = max(FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP * self.lowest.size)
+        enough = max(FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP * self.smallest.size)
         if bits >= SMALLEST_BITS and bits == int(bits) and self._n_at_top >= enough:
             return self._top
         return self._limit if np.isfinite(self._limit) else None
-
-    def groups(self, dark: np.ndarray | None) -> np.ndarray:
-        """Give the mean measured frame of each group that has any, DN, less one dark for all."""
-        told = self._counts > 0
-        groups: np.ndarray = self._sums if told.all() else self._sums[told]
-        groups /= self._counts[told].astype(groups.dtype).reshape(-1, *[1] * (groups.ndim - 1))
-        if dark is not None:
-            groups -= dark
-        return groups
 
 
 def _causes(
@@ -169,17 +193,14 @@ def _causes(
     threads: Threads,
 ) -> np.ndarray:
     """Put together what is not to be believed, and why."""
-    groups = seen.groups(dark)
-    causes = np.zeros(seen.lowest.shape, np.uint8)
-    if len(groups):
+    causes = np.zeros(seen.smallest.shape, np.uint8)
+    if seen.groups:
         full = np.inf if saturation is None else saturation
-        nowhere = ~np.isfinite(seen.lowest) | ~np.isfinite(groups[0])
-        always, ever = seen.lowest >= full, seen.highest >= full
-        lost = nowhere | always if user is None else nowhere | always | user
-        if lost.any():
-            groups[:, lost] = np.nan
-        if dark is not None:
-            dark = np.nan_to_num(dark.astype(groups.dtype), copy=False) if dark.any() else None
+        groups = np.stack(seen.groups)
+        nowhere = ~np.isfinite(seen.smallest) | (False if dark is None else ~np.isfinite(dark))
+        always, ever = seen.smallest >= full, seen.largest >= full
+        groups[:, nowhere | always if user is None else nowhere | always | user] = np.nan
+        dark = None if dark is None or not dark.any() else np.where(nowhere, 0, dark)
         causes = unlike_neighbours(groups, dark, threads.map)
         # one that is saturated at times only has been seen to follow the light
         causes[ever & (causes == DEFECTS["hot"])] = DEFECTS["nonlinear"]

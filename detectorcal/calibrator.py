@@ -536,14 +536,14 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         if self.saturation is None and self.saturation_ is not None and self.sums_["saturated"].any():
             n_pixels = int(np.count_nonzero(self.sums_["saturated"]))
             warn(
-                f"readings from {self.saturation_:.6g} DN on, where they pile up or the dtype ends, are taken for "
-                f"saturated: they take no part at {n_pixels} pixels. Give `saturation` to say otherwise."
+                f"readings from {self.saturation_:.6g} DN on, where they pile up or the dtype ends, are taken "
+                f"for saturated: they take no part at {n_pixels} pixels. Give `saturation` to say otherwise."
             )
         lost = self.n_frames_seen_ - int(self.sums_["frames"].max())
         if lost and self.cutoff == 0:
             warn(
-                f"{lost} of {self.n_frames_seen_} frames take no part: more than half of each is saturated or not "
-                "finite, or it is no brighter than the dark."
+                f"{lost} of {self.n_frames_seen_} frames take no part: more than half of each is saturated or "
+                "not finite, or it is no brighter than the dark."
             )
 
     @classmethod

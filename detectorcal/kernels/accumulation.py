@@ -85,6 +85,11 @@ def _measured_rows(frames: Array, dark: Array, rows: slice) -> Array:
     return subtract_dark(frames[:, rows, ...], dark_rows)
 
 
+def _nothing_believed() -> np.errstate:
+    """Let pixels that take no part hold inf and NaN: what is made of them is not used."""
+    return np.errstate(invalid="ignore", over="ignore")
+
+
 def saturated(frames: Array, level: float) -> Array | None:
     """Find the pixels that read at least ``level``; None where none does.
 
@@ -133,7 +138,7 @@ class Accumulation:
         xp = namespace(frames)
         full = self._where_hoped(None if self.saturation is None else saturated(frames, self.saturation))
         if self.reject is None and (full is None or not bool(xp.any(full))):
-            with np.errstate(invalid="ignore", over="ignore"):  # where inf is in the frames
+            with _nothing_believed():
                 smoothed = self._project(frames, dark)
             if smoothed is not None and bool(xp.all(xp.isfinite(smoothed))):
                 return Condensed(smoothed, None, None)
@@ -210,6 +215,10 @@ class Accumulation:
             The model's sums over these frames, "expected", and "frames" and "saturated", which are numbers
             where all pixels took part.
         """
+        with _nothing_believed():
+            return self._sums(frames, dark, condensed, rows)
+
+    def _sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
         measured, expected, count = self._part_taken(frames, dark, condensed, rows)
         full: Any = 0
         if condensed.saturated is not None:
@@ -221,8 +230,9 @@ class Accumulation:
 
     def sampled_sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
         """Sum what the model wants of sampled rows; arguments as of :meth:`sums`."""
-        measured, expected, _ = self._part_taken(frames, dark, condensed, rows)
-        return self.model.accumulate_sampled(expected, measured)
+        with _nothing_believed():
+            measured, expected, _ = self._part_taken(frames, dark, condensed, rows)
+            return self.model.accumulate_sampled(expected, measured)
 
     def _part_taken(
         self, frames: Array, dark: Array, condensed: Condensed, rows: slice

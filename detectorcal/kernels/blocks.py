@@ -96,14 +96,18 @@ def usual(values: np.ndarray, shape: Shape) -> Usual:
     -------
     Usual
     """
-    blocks = _blocks_of(values, shape)
+    with np.errstate(all="ignore"):
+        return _usual(_blocks_of(values, shape), shape)
+
+
+def _usual(blocks: np.ndarray, shape: Shape) -> Usual:
     medians = _medians(blocks)
     away = _medians(np.abs(blocks - medians[..., None]))
     known = away[np.isfinite(away)]
     most = float(np.median(known)) if known.size else 0.0
     spread = MAD_TO_STD * np.where(away > most, away, most)
     maps = (np.atleast_2d(_across(each, shape)) for each in (_sound(medians), spread))
-    return Usual(*(each.astype(values.dtype) for each in maps))
+    return Usual(*(each.astype(blocks.dtype) for each in maps))
 
 
 def rows_between(blocks: np.ndarray, shape: Shape, where: Index) -> np.ndarray:

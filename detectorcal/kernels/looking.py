@@ -37,6 +37,9 @@ CHANCE_OF_SCATTER = 1e-9
 SMALLEST_CONTRAST = 0.1
 """Relative spread of the levels from where on a pixel can be asked whether it follows them."""
 
+STUCK = 0.5
+"""A hot pixel reads no less than this share of its largest reading in any group."""
+
 N_DARK_SPREADS = 10.0
 """Robust standard deviations of the dark beyond which a pixel's is strange; darks have no normal
 distribution."""
@@ -51,6 +54,8 @@ class _Course(NamedTuple):
     scatter: np.ndarray
     level: np.ndarray
     """Of the pixels around, DN."""
+    evenness: np.ndarray
+    """Smallest over largest reading."""
 
 
 def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None, spread_work: Spread) -> np.ndarray:
@@ -88,10 +93,11 @@ def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None, spread_work: 
     def judge(band: Band) -> None:
         here = _Course(*(band.part(values) for values in _course(groups, levels, band.rows)))
         response, follows, scatter, *of_dark = (band.around(each) for each in usually)
-        strange = _strange_response(here, response) | _scatters(here.scatter, scatter.level, len(groups))
-        if dark is not None:
-            strange |= _strange_dark(band.part(dark[band.rows]), of_dark[0], here.level)
-        dead, hot = _deaf(here, follows.spread)
+        with np.errstate(invalid="ignore"):
+            strange = _strange_response(here, response) | _scatters(here.scatter, scatter.level, len(groups))
+            if dark is not None:
+                strange |= _strange_dark(band.part(dark[band.rows]), of_dark[0], here.level)
+            dead, hot = _deaf(here, follows.spread)
         flags = strange * np.uint8(DEFECTS["nonlinear"])
         flags[dead], flags[hot] = DEFECTS["dead"], DEFECTS["hot"]
         found[band.rows] = flags.reshape(found[band.rows].shape)
@@ -117,7 +123,8 @@ def _course_of(measured: np.ndarray, expected: np.ndarray) -> _Course:
     relative = measured / expected
     relative -= response
     scatter = np.einsum("g...,g...->...", relative, relative)
-    return _Course(response, np.where(told, slope, response), scatter, level)
+    evenness = measured.min(axis=0) / measured.max(axis=0)
+    return _Course(response, np.where(told, slope, response), scatter, level, evenness)
 
 
 def _strange_response(course: _Course, around: Usual) -> np.ndarray:
@@ -145,7 +152,7 @@ def _scatters(scatter: np.ndarray, around: np.ndarray, n_groups: int) -> np.ndar
 
 def _deaf(course: _Course, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the pixels that do not follow the light: those that read little, and those that read much."""
-    surely = N_SPREADS * spread < 1 - 1 / LARGEST_COEF
-    deaf = surely & (course.follows < 1 / LARGEST_COEF)
-    much = (deaf & (course.response > 1)) | (surely & (course.response > LARGEST_COEF))
-    return deaf & ~much, much
+    deaf = (N_SPREADS * spread < 1 - 1 / LARGEST_COEF) & (course.follows < 1 / LARGEST_COEF)
+    stuck = course.evenness > STUCK  # and not struck by a few spots
+    much = (deaf & (course.response > 1)) | (course.response > LARGEST_COEF)
+    return deaf & (course.response < 1), much & stuck
