@@ -51,6 +51,7 @@ def look_at(
     darks: Float64 | Stack,
     user: np.ndarray | None,
     saturation: float | None,
+    cutoff: float,
     *,
     n_jobs: int | None,
 ) -> Look:
@@ -66,6 +67,8 @@ def look_at(
         Pixels that are not to be believed whatever they read.
     saturation : float or None
         As the user gives it, DN; None looks for it.
+    cutoff : float
+        Of levels up to this, DN above dark, nothing is concluded.
     n_jobs : int or None
         Threads, as joblib counts them.
 
@@ -76,7 +79,7 @@ def look_at(
     n_frames = min(N_FRAMES, stack.shape[0])
     n_groups = max(1, min(N_GROUPS, n_frames // FEWEST_IN_GROUP))
     ends = {(number + 1) * n_frames // n_groups for number in range(n_groups)}
-    seen = _Seen(tuple(stack.shape[1:]), float_dtype(stack.dtype), saturation)
+    seen = _Seen(tuple(stack.shape[1:]), float_dtype(stack.dtype), saturation, cutoff)
     dark_per_frame = len(darks.shape) == len(stack.shape)
     one = None if dark_per_frame else np.asarray(darks, float_dtype(stack.dtype))
     their_darks = _one_by_one(darks, n_frames) if one is None else itertools.repeat(one, n_frames)
@@ -103,15 +106,16 @@ def _one_by_one(stack: Stack, n_frames: int) -> Iterator[np.ndarray]:
 class _Seen:
     """What is kept of the frames looked at: a few maps, however many there are."""
 
-    def __init__(self, shape: Shape, dtype: np.dtype, saturation: float | None) -> None:
+    def __init__(self, shape: Shape, dtype: np.dtype, saturation: float | None, cutoff: float) -> None:
         self._given = saturation
+        self.cutoff = cutoff
         self._limit = np.inf
         self._top, self._n_at_top = 0.0, 0
         self._dtype = dtype
         self._group: list[np.ndarray] = []
         self._levels: list[float] = []
         self.groups: list[np.ndarray] = []
-        """Mean measured frame of each group, without the smallest and the largest reading of each pixel, DN."""
+        """Mean measured frame of each group, without each pixel's smallest and largest reading, DN."""
         self.smallest = np.full(shape, np.inf)
         self.largest = np.full(shape, -np.inf)
         """Smallest and largest raw reading of each pixel, DN."""
@@ -119,6 +123,8 @@ class _Seen:
     def add(self, frame: np.ndarray, dark: np.ndarray) -> None:
         """Look at one raw frame; of one that is saturated as a whole only its top is noted."""
         self._limit = self._limit_for(frame)
+        if not np.isfinite(frame.max() - frame.min()):
+            frame = np.where(np.isfinite(frame), frame, np.nan)
         top, n_at_top, n_below = self._top_of(frame)
         if top >= self._top:
             self._top, self._n_at_top = top, n_at_top
@@ -131,7 +137,7 @@ class _Seen:
             self.smallest, self.largest = frame.copy(), frame.copy()  # in the frames' own dtype from now on
         measured = np.subtract(frame, dark, dtype=self._dtype)
         level = float(np.nanmedian(measured[(slice(None, None, FEW),) * measured.ndim]))
-        if level > 0:  # a frame without light tells nothing
+        if level > self.cutoff:
             measured /= level  # so that in a ladder, too, it is a spot that is the largest
             self._group.append(measured)
             self._levels.append(level)
@@ -162,7 +168,7 @@ class _Seen:
         if top < self._limit:
             n_at_top = int(np.count_nonzero(frame == top))
             return float(top), n_at_top, frame.size - n_at_top
-        below = np.isfinite(frame) & (frame < self._limit)  # NaN is a top too
+        below = frame < self._limit  # NaN is not
         top = np.max(frame, where=below, initial=0)
         n_at_top = int(np.count_nonzero(below & (frame == top)))
         return float(top), n_at_top, int(np.count_nonzero(below)) - n_at_top
@@ -197,11 +203,12 @@ def _causes(
     if seen.groups:
         full = np.inf if saturation is None else saturation
         groups = np.stack(seen.groups)
-        nowhere = ~np.isfinite(seen.smallest) | (False if dark is None else ~np.isfinite(dark))
+        nowhere = ~np.isfinite(seen.smallest)
+        nowhere |= False if dark is None else ~np.isfinite(dark)
         always, ever = seen.smallest >= full, seen.largest >= full
         groups[:, nowhere | always if user is None else nowhere | always | user] = np.nan
         dark = None if dark is None or not dark.any() else np.where(nowhere, 0, dark)
-        causes = unlike_neighbours(groups, dark, threads.map)
+        causes = unlike_neighbours(groups, dark, seen.cutoff, threads.map)
         # one that is saturated at times only has been seen to follow the light
         causes[ever & (causes == DEFECTS["hot"])] = DEFECTS["nonlinear"]
         causes[always] = DEFECTS["hot"]

@@ -48,6 +48,9 @@ MOST_FAILED = (
     "`saturation`."
 )
 
+WORTH_TELLING = 0.01
+"""Share of otherwise good pixels that read what was taken for the saturation, from where on that is told."""
+
 UNSOLVED = HOPELESS & ~DEFECTS["user"]
 SOLVED_BUT = DEFECTS["noisy"] | DEFECTS["nonlinear"] | DEFECTS["saturated"]
 """Causes that the user does not know yet: without and with a coefficient."""
@@ -329,7 +332,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         if first:
             user = validation.as_mask("mask", self.mask, shape, flattened=self.detector_shape is not None)
             self.kept_out_, self.saturation_ = look_at(
-                frames, darks, user, self.saturation, n_jobs=self.n_jobs
+                frames, darks, user, self.saturation, self.cutoff, n_jobs=self.n_jobs
             )
         if first and METHODS[self.method].curved:
             self.read_noise_ = self._read_noise_of(None if dark_per_frame else dark, shape)
@@ -533,17 +536,19 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
 
     def _warn_of_lost_frames(self) -> None:
         """Count the frames that take no part at any pixel, unless `cutoff` may have been meant to do that."""
-        if self.saturation is None and self.saturation_ is not None and self.sums_["saturated"].any():
-            n_pixels = int(np.count_nonzero(self.sums_["saturated"]))
-            warn(
-                f"readings from {self.saturation_:.6g} DN on, where they pile up or the dtype ends, are taken "
-                f"for saturated: they take no part at {n_pixels} pixels. Give `saturation` to say otherwise."
-            )
+        if self.saturation is None and self.saturation_ is not None:
+            n_pixels = np.count_nonzero((self.sums_["saturated"] > 0) & (self.defects_ == 0))
+            if n_pixels > WORTH_TELLING * self.n_features_in_:
+                warn(
+                    f"readings from {self.saturation_:.6g} DN on, where they pile up or the dtype ends, are "
+                    f"taken for saturated and left out, at {n_pixels} pixels. Give `saturation` to say "
+                    "otherwise."
+                )
         lost = self.n_frames_seen_ - int(self.sums_["frames"].max())
         if lost and self.cutoff == 0:
             warn(
-                f"{lost} of {self.n_frames_seen_} frames take no part: more than half of each is saturated or "
-                "not finite, or it is no brighter than the dark."
+                f"{lost} of {self.n_frames_seen_} frames take no part: more than half of each is saturated "
+                "or not finite, or it is no brighter than the dark."
             )
 
     @classmethod

@@ -89,9 +89,43 @@ def spots(frame, n_spreads):
     return np.abs(distance) > n_spreads * spread
 
 
-def expected_frame(frame, good, *, sigma, mode, cval, truncate, reject):
+def fill_by_planes(frame, kept_out):
+    """Put into each pixel that is kept out the plane through its 8 nearest others in a 7x7 window.
+
+    On a line, in 33 pixels. The plane is drawn towards a level one by a penalty of 4 times the squares of its
+    slopes. With fewer than 6 others, every 2nd, 4th, ... pixel of a window so many times as wide counts.
+    """
+    reach = 3 if frame.ndim == 2 else 16
+    shifts = [s for s in itertools.product(range(-reach, reach + 1), repeat=frame.ndim) if any(s)]
+    shifts.sort(key=lambda shift: sum(x**2 for x in shift))
+    filled = frame.copy()
+    for pixel in zip(*np.nonzero(kept_out), strict=True):
+        step, near = 1, []
+        while len(near) < 6:
+            moves = (tuple(p + step * x for p, x in zip(pixel, s, strict=True)) for s in shifts)
+            places = list(zip(shifts, moves, strict=True))
+            near = [
+                (shift, frame[place])
+                for shift, place in places
+                if all(0 <= p < n for p, n in zip(place, frame.shape, strict=True)) and not kept_out[place]
+            ][:8]
+            step *= 2
+        design = np.array([[1.0, *shift] for shift, _ in near])
+        penalty = 2.0 * np.eye(frame.ndim + 1)[1:]  # squared: 4
+        target = np.append([value for _, value in near], np.zeros(frame.ndim))
+        filled[pixel] = np.linalg.lstsq(np.vstack([design, penalty]), target, rcond=None)[0][0]
+    return filled
+
+
+def expected_frame(frame, good, *, sigma, mode, cval, truncate, reject, kept_out=None):
     """Smooth one frame; give also which pixels are believable once spots are rejected."""
-    whole = fill(frame, good)
+    kept_out = np.zeros(frame.shape, bool) if kept_out is None else kept_out
+    if np.mean(good[~kept_out]) < 0.5:
+        return np.zeros(frame.shape), np.zeros(frame.shape, bool)
+    if kept_out.any() and good[~kept_out].all():
+        whole = fill_by_planes(frame, kept_out)
+    else:
+        whole = fill(frame, good & ~kept_out)
     if reject is not None:
         found = spots(whole, reject)
         whole = np.where(found, medians(whole), whole)
@@ -146,15 +180,23 @@ def fit(
     cutoff=0.0,
     saturation=None,
     reject=None,
+    kept_out=None,
 ):
-    """Fit every pixel of a sweep."""
+    """Fit every pixel of a sweep, but for the smoothing those that are kept out of it."""
     measured = measured_frames(sweep, dark)
     expected = np.empty_like(measured)
     takes_part = np.empty(measured.shape, bool)
     for z, frame in enumerate(measured):
         good = believable(sweep[z], frame, saturation)
         expected[z], good = expected_frame(
-            frame, good, sigma=sigma, mode=mode, cval=cval, truncate=truncate, reject=reject
+            frame,
+            good,
+            sigma=sigma,
+            mode=mode,
+            cval=cval,
+            truncate=truncate,
+            reject=reject,
+            kept_out=kept_out,
         )
         takes_part[z] = good & (expected[z] > cutoff)
 

@@ -86,7 +86,7 @@ def test_clone_keeps_parameters_and_forgets_the_fit(cal):
     params = {
         "sigma": 3, "method": "photon", "mode": "reflect", "cval": 1.0, "truncate": 3.0, "cutoff": 5.0,
         "saturation": 4000.0, "reject": 6.0, "detector_shape": (24, 30), "batch_size": 8, "n_jobs": 2,
-            "device": "cpu", "system_gain": 0.5, "read_noise": 2.0,
+            "device": "cpu", "system_gain": 0.5, "read_noise": 2.0, "mask": None,
     }  # fmt: skip
     assert clone(DetectorCalibrator(**params)).get_params() == params
     assert not hasattr(clone(cal), "coef_")

@@ -16,7 +16,7 @@ from scipy import ndimage
 from detectorcal._typing import Float64, Shape
 from detectorcal.kernels.masking import MAD_TO_STD
 
-__all__ = ["Band", "Index", "Spread", "Usual", "bands", "rows_between", "thin", "usual"]
+__all__ = ["Band", "Index", "Spread", "Usual", "bands", "near", "rows_between", "thin", "usual"]
 
 Index: TypeAlias = tuple[slice, ...]
 """Which rows, and columns, of a map."""
@@ -48,6 +48,9 @@ SIDES = {1: (16, 64), 2: (4, 16)}
 
 THINNED_FROM = 8
 """Side of blocks of which every second pixel of every second row tells the median well enough."""
+
+NEAR, NEAR_ON_A_LINE = 3, 12
+"""Pixels either way that are next to one."""
 
 BLOCKS_PER_BAND = 4
 """Rows of blocks worked on at once."""
@@ -152,6 +155,32 @@ def bands(shape: Shape) -> list[Band]:
     if count * side < shape[0]:
         found.append(Band(slice(count - 1, count), (slice(count * side, shape[0]),)))
     return found
+
+
+def near(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Give the median of the pixels next to some of a band, 7x7 or 25 on a line; NaN has no say.
+
+    Where what is usual changes within a block, as at an edge that smoothing bends, only they can tell.
+
+    Parameters
+    ----------
+    values : array of shape (n_blocks, n_rows, width), floating
+        Of the band.
+    places : array of that shape, bool
+        For which pixels.
+
+    Returns
+    -------
+    array of shape (n_places,)
+    """
+    rows = values.reshape(-1, values.shape[-1])
+    row, column = np.nonzero(places.reshape(rows.shape))
+    down, across = (NEAR, NEAR) if len(rows) > 1 else (0, NEAR_ON_A_LINE)
+    shifts = np.mgrid[-down : down + 1, -across : across + 1].reshape(2, -1, 1)
+    around = rows[
+        np.clip(row + shifts[0], 0, len(rows) - 1), np.clip(column + shifts[1], 0, rows.shape[1] - 1)
+    ]
+    return _medians(around.T)
 
 
 def _side(n: int, n_axes: int) -> int:

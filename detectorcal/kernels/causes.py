@@ -15,7 +15,7 @@ from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS
 from detectorcal._typing import Float64, Shape
-from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, rows_between, thin, usual
+from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, near, rows_between, thin, usual
 from detectorcal.kernels.model import ROW_STEP, Evidence, sampled_rows
 
 __all__ = ["find_causes", "line_evidence"]
@@ -115,15 +115,18 @@ def _noisy(here: Evidence, scatter: np.ndarray, root: Usual, most: np.ndarray) -
     degrees = np.clip(np.nan_to_num(here.freedom), 0, len(most) - 1).astype(np.int64)
     limit = np.maximum(most[degrees] * scatter, (root.level + N_SPREADS * root.spread) ** 2)
     found: np.ndarray = here.scatter > limit + UNEXPLAINED * here.explained
-    return found & (here.scatter > SMALLEST_SCATTER**2 * here.level)
+    found &= (here.scatter > SMALLEST_SCATTER**2 * here.level) & (here.freedom >= 1)
+    found[found] = here.scatter[found] > NOISIER * near(here.scatter, found)
+    return found
 
 
 def _nonlinear(here: Evidence, scatter: np.ndarray, bend: Usual) -> np.ndarray:
     away = np.abs(here.bend - bend.level)
     std = np.sqrt(here.bend_variance * np.maximum(here.scatter, scatter))
     limit = np.maximum(N_SPREADS * np.maximum(std, bend.spread), SMALLEST_BEND / (EVEN_RANGE * here.spread))
-    found: np.ndarray = away > limit
-    return found & (here.spread > SMALLEST_RELATIVE_SPAN * here.level)
+    found: np.ndarray = (away > limit) & (here.spread > SMALLEST_RELATIVE_SPAN * here.level)
+    found[found] = np.abs(here.bend[found] - near(here.bend, found)) > limit[found]
+    return found
 
 
 def line_evidence(
@@ -196,7 +199,8 @@ def _course(sums: Mapping[str, Float64], name: str, power: int) -> np.ndarray:
     """
     some_rows = sampled_rows(sums["frames"].ndim)
     n, S1, Sk = (sums[key][some_rows] for key in ("frames", "expected", name))
-    course = Sk / n / (S1 / n) ** power
+    with np.errstate(all="ignore"):
+        course = Sk / n / (S1 / n) ** power
     seen = np.where(n == n.max(), course, np.nan)
     around = rows_between(usual(seen[thin(n.shape)], n.shape).level, n.shape, (slice(None),))
     return np.where(n == n.max(), course, around).astype(np.float32)

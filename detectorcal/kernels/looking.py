@@ -3,9 +3,9 @@ r"""Pixels unlike their neighbours, found before anything is summed.
 A few frames of the sweep, averaged in groups, are held against what is usual around each pixel
 (:mod:`detectorcal.kernels.blocks`). With :math:`g_i` a pixel's mean in group `i` and :math:`e_i` the usual
 one, its response is :math:`a = \sum g / \sum e`; how it follows the light is the slope `b` of the straight
-line through the :math:`(e_i, g_i)`; and how it scatters is :math:`q = \sum (g_i / e_i - a)^2`. Each is
-judged by its own robust spread over the pixels around, which holds the sweep's own noise, so that no noise
-makes a pixel strange.
+line through the :math:`(e_i, g_i)`; and how it scatters is
+:math:`q = \sum (g_i - a e_i)^2 / (e_i \bar e)`. Each is judged by its own robust spread over the pixels
+around, which holds the sweep's own noise, so that no noise makes a pixel strange.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS, LARGEST_COEF
-from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, rows_between, thin, usual
+from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, near, rows_between, thin, usual
 
 __all__ = ["FEWEST_PIXELS", "unlike_neighbours"]
 
@@ -36,6 +36,9 @@ CHANCE_OF_SCATTER = 1e-9
 
 SMALLEST_CONTRAST = 0.1
 """Relative spread of the levels from where on a pixel can be asked whether it follows them."""
+
+DIMMEST = 0.01
+"""Share of the brightest level under which a pixel lies in the shadow, and nothing is told of it."""
 
 STUCK = 0.5
 """A hot pixel reads no less than this share of its largest reading in any group."""
@@ -58,7 +61,9 @@ class _Course(NamedTuple):
     """Smallest over largest reading."""
 
 
-def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None, spread_work: Spread) -> np.ndarray:
+def unlike_neighbours(
+    groups: np.ndarray, dark: np.ndarray | None, cutoff: float, spread_work: Spread
+) -> np.ndarray:
     """Find the pixels whose values would spoil those expected of their neighbours.
 
     Parameters
@@ -67,6 +72,8 @@ def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None, spread_work: 
         Means of measured frames, DN; NaN where a pixel is not to be believed.
     dark : array of shape detector_shape, floating, or None
         DN, where there is one for all frames.
+    cutoff : float
+        Where levels are not above this, DN, nothing is concluded.
     spread_work : callable
         Calls a function with each of some items; a pool's ``map``, for bands need nothing of each other.
 
@@ -89,6 +96,7 @@ def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None, spread_work: 
     course = _course(groups, levels, some)
     asked = [course.response, course.follows, course.scatter, *([] if dark is None else [dark[some]])]
     usually = spread_work(usual_of, asked)
+    dimmest = max(cutoff, DIMMEST * float(np.max(np.mean(levels, axis=0))))
 
     def judge(band: Band) -> None:
         here = _Course(*(band.part(values) for values in _course(groups, levels, band.rows)))
@@ -98,6 +106,7 @@ def unlike_neighbours(groups: np.ndarray, dark: np.ndarray | None, spread_work: 
             if dark is not None:
                 strange |= _strange_dark(band.part(dark[band.rows]), of_dark[0], here.level)
             dead, hot = _deaf(here, follows.spread)
+            strange, dead, hot = (each & (here.level > dimmest) for each in (strange, dead, hot))
         flags = strange * np.uint8(DEFECTS["nonlinear"])
         flags[dead], flags[hot] = DEFECTS["dead"], DEFECTS["hot"]
         found[band.rows] = flags.reshape(found[band.rows].shape)
@@ -120,16 +129,18 @@ def _course_of(measured: np.ndarray, expected: np.ndarray) -> _Course:
     squares = np.einsum("g...,g...->...", away, away)
     slope = np.einsum("g...,g...->...", away, measured) / squares
     told = squares > len(measured) * (SMALLEST_CONTRAST * level) ** 2
-    relative = measured / expected
-    relative -= response
-    scatter = np.einsum("g...,g...->...", relative, relative)
+    rest = measured - response * expected
+    rest *= rest
+    rest /= expected
+    scatter = rest.sum(axis=0) / level
     evenness = measured.min(axis=0) / measured.max(axis=0)
     return _Course(response, np.where(told, slope, response), scatter, level, evenness)
 
 
 def _strange_response(course: _Course, around: Usual) -> np.ndarray:
-    limit = np.maximum(N_SPREADS * around.spread, SMALLEST_DEVIATION)
+    limit = np.broadcast_to(np.maximum(N_SPREADS * around.spread, SMALLEST_DEVIATION), course.response.shape)
     strange: np.ndarray = np.abs(course.response - 1) > limit
+    strange[strange] = np.abs(course.response[strange] - near(course.response, strange)) > limit[strange]
     return strange
 
 
@@ -145,8 +156,9 @@ def _scatters(scatter: np.ndarray, around: np.ndarray, n_groups: int) -> np.ndar
     freedom = n_groups - 1
     if not freedom:
         return np.zeros(scatter.shape, bool)
-    limit = around * (chdtri(freedom, CHANCE_OF_SCATTER) / chdtri(freedom, 0.5))
-    found: np.ndarray = scatter > np.maximum(limit, freedom * SMALLEST_DEVIATION**2)
+    times = chdtri(freedom, CHANCE_OF_SCATTER) / chdtri(freedom, 0.5)
+    found: np.ndarray = scatter > np.maximum(times * around, freedom * SMALLEST_DEVIATION**2)
+    found[found] = scatter[found] > times * near(scatter, found)
     return found
 
 

@@ -213,7 +213,8 @@ def add_rows(totals: Mapping[str, Array], sums: Mapping[str, Array], rows: slice
         block = totals[name][rows, ...]
         if name in EXTREMES:
             block[...] = _larger(block, values)
-        else:
+            continue
+        with np.errstate(invalid="ignore"):  # of pixels that take no part
             block += values
 
 
