@@ -15,7 +15,6 @@ from detectorcal._execution import some_frames
 from detectorcal._streaming import Threads, read, single_threaded_blas
 from detectorcal._typing import Float64, Shape, Stack
 from detectorcal._validation import float_dtype
-from detectorcal.kernels.accumulation import LARGEST_MASKED_SHARE
 from detectorcal.kernels.looking import unlike_neighbours
 
 __all__ = ["Look", "look_at"]
@@ -123,12 +122,12 @@ class _Seen:
     def add(self, frame: np.ndarray, dark: np.ndarray) -> None:
         """Look at one raw frame; of one that is saturated as a whole only its top is noted."""
         self._limit = self._limit_for(frame)
-        if not np.isfinite(frame.max() - frame.min()):
+        if not (np.isfinite(frame.max()) and np.isfinite(frame.min())):
             frame = np.where(np.isfinite(frame), frame, np.nan)
         top, n_at_top, n_below = self._top_of(frame)
         if top >= self._top:
             self._top, self._n_at_top = top, n_at_top
-        if n_below < (1 - LARGEST_MASKED_SHARE) * frame.size:
+        if 2 * n_below < frame.size:
             return
         if self._group or self.groups:
             np.fmin(self.smallest, frame, out=self.smallest)

@@ -9,8 +9,10 @@ import numpy as np
 
 from detectorcal import _provenance
 from detectorcal._cluster import connected, spread
+from detectorcal._defects import HOPELESS
 from detectorcal._errors import InputError
 from detectorcal._files import refuse_existing
+from detectorcal._look import N_FRAMES
 from detectorcal._persistence import check_calibration_name
 from detectorcal.calibrator import METHODS, MOST_FAILED, DetectorCalibrator
 from detectorcal.cli._inputs import opened
@@ -34,6 +36,7 @@ __all__ = ["fit"]
               help="The paper's least squares, weights for photon noise, or curves.")  # fmt: skip
 @click.option("--cutoff", default=0.0, show_default=True, help="Lowest expected value used, DN.")
 @click.option("--saturation", type=float, help="Highest raw value used (exclusive), DN.")
+@click.option("--mask", metavar="FILE", help="Pixels not to believe: an image, 1 where a pixel is one.")
 @click.option("--reject", type=float, metavar="K", help="Leave out spots beyond K spreads; 6 is usual.")
 @click.option("--system-gain", type=float, metavar="K", help="DN per electron, if it is known.")
 @click.option("--read-noise", type=float, metavar="DN", help="Noise without light, if curves shall know.")
@@ -42,7 +45,8 @@ __all__ = ["fit"]
 @line_option
 @work_options
 def fit(
-    sweep: str, output: str, dark: str | None, dark_per_frame: bool, line: bool, scheduler: str | None,
+    sweep: str, output: str, dark: str | None, dark_per_frame: bool, mask: str | None, line: bool,
+    scheduler: str | None,
     overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None, quiet: bool,
     **params: Any,
 ) -> None:  # fmt: skip
@@ -54,8 +58,10 @@ def fit(
     """  # noqa: D301
     check_calibration_name(output)
     refuse_existing(output, overwrite=overwrite)
-    refuse_inputs(output, sweep, dark)
-    calibrator = DetectorCalibrator(**params, n_jobs=jobs, batch_size=batch_size, device=device)
+    refuse_inputs(output, sweep, dark, mask)
+    calibrator = DetectorCalibrator(
+        **params, mask=_mask(mask, line), n_jobs=jobs, batch_size=batch_size, device=device
+    )
     with open_frames(sweep, line=line) as frames, opened("dark", dark, line) as darks:
         if frames.layout is not None:
             raise InputError(
@@ -71,10 +77,20 @@ def fit(
                 calibrator.fit(stack, dark=shared, dark_per_frame=dark_per_frame)
         else:
             with progress_bar(len(frames), "fitting", quiet) as advance:
-                stack = Watched(frames, advance)
+                stack = Watched(frames, advance, uncounted=min(N_FRAMES, len(frames)))
                 calibrator.fit(stack, dark=darks, dark_per_frame=dark_per_frame)
         calibrator.provenance_["inputs"] = _provenance.describe_inputs(sweep=frames, dark=darks)
-    if np.all(calibrator.defects_):
+    if np.all(calibrator.defects_ & HOPELESS):
         raise InputError(f"no pixel of `{sweep}` could be calibrated, so nothing is written.{MOST_FAILED}")
     calibrator.save(output, overwrite=overwrite)
     say(f"{output}: {summary(calibrator)}", quiet)
+
+
+def _mask(name: str | None, line: bool) -> np.ndarray | None:
+    """Read a mask."""
+    if name is None:
+        return None
+    with open_frames(name, line=line) as frames:
+        if len(frames) != 1:
+            raise InputError(f"`{name}` must be one image, the mask, but holds {len(frames)}.")
+        return np.asarray(frames[0:1][0])

@@ -16,17 +16,21 @@ __all__ = ["Watched", "progress_bar", "say"]
 
 
 class Watched:
-    """A stack that tells how many of its frames have been read."""
+    """A stack that tells how many of its frames have been read, but for some reads at first."""
 
-    def __init__(self, stack: Stack, advance: Callable[[int], object]) -> None:
+    def __init__(self, stack: Stack, advance: Callable[[int], object], uncounted: int = 0) -> None:
         self._stack = stack
         self._advance = advance
+        self._uncounted = uncounted
         self.shape = stack.shape
         self.dtype = stack.dtype
 
     def __getitem__(self, index: Any) -> Any:
         frames = self._stack[index]
-        self._advance(len(frames))
+        if self._uncounted:
+            self._uncounted -= 1
+        else:
+            self._advance(len(frames))
         return frames
 
 

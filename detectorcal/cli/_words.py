@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from detectorcal import _provenance
-from detectorcal._defects import DEFECTS
+from detectorcal._defects import DEFECTS, HOPELESS
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.io import FrameWriter
 
@@ -17,11 +17,13 @@ __all__ = ["changes", "count", "facts", "pixels", "started_at", "summary"]
 
 def summary(calibrator: DetectorCalibrator) -> str:
     """Tell in a line what was fitted, and how well."""
-    n_defects = int(np.count_nonzero(calibrator.defects_))
+    n_defects = int(np.count_nonzero(calibrator.defects_ & HOPELESS))
+    n_doubtful = int(np.count_nonzero(calibrator.defects_)) - n_defects
     error = _left_pattern(calibrator)
     return (
         f"{count(calibrator.n_frames_seen_, 'frame')} of {pixels(calibrator.detector_shape_)}, "
         f"{count(n_defects, 'pixel')} not calibrated, "
+        + (f"{n_doubtful} not to be relied on, " if n_doubtful else "")
         + ("standard error not known" if error is None else f"standard error {error:.2g} %")
     )
 

@@ -20,11 +20,7 @@ from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neigh
 from detectorcal.kernels.model import ResponseModel
 from detectorcal.kernels.smoothing import Smoother, Smoothing, smoother_for
 
-__all__ = ["LARGEST_MASKED_SHARE", "Accumulation", "Condensed", "join", "saturated", "subtract_dark"]
-
-LARGEST_MASKED_SHARE = 0.5
-"""A frame takes no part at all where more than this share of the pixels that usually are to be believed is
-saturated or not finite: from what is left of it no expected values can be made."""
+__all__ = ["Accumulation", "Condensed", "join", "subtract_dark"]
 
 
 class Condensed(NamedTuple):
@@ -90,7 +86,7 @@ def _nothing_believed() -> np.errstate:
     return np.errstate(invalid="ignore", over="ignore")
 
 
-def saturated(frames: Array, level: float) -> Array | None:
+def _saturated(frames: Array, level: float) -> Array | None:
     """Find the pixels that read at least ``level``; None where none does.
 
     Integers are compared with integers: the standard promises no more, and it is fastest.
@@ -136,7 +132,7 @@ class Accumulation:
         Condensed
         """
         xp = namespace(frames)
-        full = self._where_hoped(None if self.saturation is None else saturated(frames, self.saturation))
+        full = self._where_hoped(None if self.saturation is None else _saturated(frames, self.saturation))
         if self.reject is None and (full is None or not bool(xp.any(full))):
             with _nothing_believed():
                 smoothed = self._project(frames, dark)
@@ -180,14 +176,18 @@ class Accumulation:
         return Condensed(smoother.project(lambda rows: measured[:, rows, ...]), masked, full)
 
     def _taken_out(self, masked: Array) -> Array:
-        """Find the frames that take no part, as an array that a mask of all can be joined with."""
+        """Find the frames that take no part, as an array that a mask of all can be joined with.
+
+        They are those in which more than half of the pixels that usually are to be believed are not: from what
+        is left no expected values can be made.
+        """
         xp = namespace(masked)
         axes = tuple(range(1, masked.ndim))
         believed = (
             xp.ones_like(masked[:1, ...]) if self.filling is None else ~self.filling.kept_out[None, ...]
         )
         count = xp.sum(xp.astype(masked & believed, xp.int64), axis=axes, keepdims=True)
-        return count > LARGEST_MASKED_SHARE * xp.sum(xp.astype(believed, xp.int64), axis=axes, keepdims=True)
+        return 2 * count > xp.sum(xp.astype(believed, xp.int64), axis=axes, keepdims=True)
 
     def _filled(self, measured: Array, masked: Array) -> Array:
         """Fill what is known not to be believed in any frame, or with it what is not in these."""
