@@ -328,7 +328,7 @@ def _job(plan: Plan, source: FrameStack, settings: Mapping[str, Any]) -> dict[st
 
 
 def identity(stack: FrameStack) -> dict[str, Any]:
-    """Give where a stack comes from, and the size and time of its files."""
+    """Give where a stack comes from, which part of it this is, and the size and time of its files."""
     if stack.source is None:
         raise InputError(f"`{stack.path}` was not opened by `open_frames`, so its file is not known.")
     location = stack.source.location
@@ -349,4 +349,5 @@ def identity(stack: FrameStack) -> dict[str, Any]:
         "files": len(files),
         "bytes": sum(s.st_size for s in stats),
         "modified": max(s.st_mtime_ns for s in stats),
+        **({"part": part} if (part := stack.selection) else {}),
     }

@@ -1,5 +1,6 @@
 """The lazy stack that every reader is shown through."""
 
+import hashlib
 import itertools
 import operator
 import socket
@@ -122,6 +123,8 @@ class FrameStack:
         The name, for messages.
     frames : array of int or range, optional
         Which of the reader's frames make up the stack; all of them by default.
+    pixels : tuple of range, optional
+        Which of the reader's pixels, a range with a positive step per detector axis; all by default.
     layout : {"nxtomo", "dxchange"}, optional
         The convention that the file follows.
     flats, darks : FrameStack, optional
@@ -158,6 +161,7 @@ class FrameStack:
         path: str,
         *,
         frames: NDArray[np.intp] | range | None = None,
+        pixels: tuple[range, ...] | None = None,
         layout: str | None = None,
         flats: "FrameStack | None" = None,
         darks: "FrameStack | None" = None,
@@ -167,7 +171,8 @@ class FrameStack:
         self._reader: Reader | None = reader
         # not an array of all numbers: a damaged file may declare more frames than there is memory for those
         self._frames: range | NDArray[np.intp] = range(reader.shape[0]) if frames is None else frames
-        self.shape: Shape = (len(self._frames), *reader.shape[1:])
+        self._pixels = tuple(map(range, reader.shape[1:])) if pixels is None else pixels
+        self.shape: Shape = (len(self._frames), *map(len, self._pixels))
         self.dtype: np.dtype[Any] = reader.dtype
         self.path = path
         self.layout = layout
@@ -181,24 +186,88 @@ class FrameStack:
         """Number of frames that are best read together: those of a chunk of the file."""
         return getattr(self._reader, "step", 1)
 
-    def part(self, run: slice) -> "FrameStack":
-        """Give a run of the frames as a stack; it is closed with this one.
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Which of the file's frames and pixels these are, as JSON holds it; empty if they are all."""
+        if self._reader is None:
+            raise InputError(_closed(self.path))
+        n_frames, *frame = self._reader.shape
+        told: dict[str, Any] = {}
+        if not isinstance(self._frames, range) or self._frames != range(n_frames):
+            told["frames"] = hashlib.sha256(np.asarray(self._frames, "<i8").tobytes()).hexdigest()
+        if self._pixels != tuple(map(range, frame)):
+            told["pixels"] = [[axis.start, axis.stop, axis.step] for axis in self._pixels]
+        return told
+
+    def part(self, run: slice | NDArray[Any]) -> "FrameStack":
+        """Give some of the frames as a stack; it is closed with this one.
 
         Parameters
         ----------
-        run : slice
-            Of the frames, with step 1.
+        run : slice, array of int or array of bool
+            Of the frames, as an index takes them.
 
         Returns
         -------
         FrameStack
+            Without flats and darks. Nothing is read before it is indexed.
         """
+        frames = self._frames[run] if isinstance(run, slice) else _choose(self._frames, run)
+        if not len(frames):
+            raise InputError(f"`{self.path}` has {len(self)} frames, of which {run} chooses none.")
+        angles = None if self.angles is None else self.angles[run]
+        return self._like(frames, self._pixels, angles=angles)
+
+    def window(self, *pixels: slice) -> "FrameStack":
+        """Give a part of every frame as a stack; it is closed with this one.
+
+        Parameters
+        ----------
+        *pixels : slice
+            One per detector axis, with a positive step: rows and columns, or those of a line detector.
+
+        Returns
+        -------
+        FrameStack
+            With the same part of the flats and darks. Indexing reads no more than the part.
+
+        Raises
+        ------
+        InputError
+            If a slice is missing, or chooses no pixel.
+
+        Examples
+        --------
+        >>> import tempfile, pathlib
+        >>> import numpy as np
+        >>> from detectorcal.io import open_frames
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "sweep.npy"
+        >>> np.save(path, np.arange(24, dtype=np.uint16).reshape(4, 2, 3))
+        >>> with open_frames(path) as sweep:
+        ...     sweep.window(slice(1, 2), slice(None, None, 2))[:2]
+        array([[[ 3,  5]],
+               [[ 9, 11]]], dtype=uint16)
+        """
+        if len(pixels) != self.ndim - 1 or not all(isinstance(part, slice) for part in pixels):
+            raise InputError(f"a window of frames of shape {self.shape[1:]} is {self.ndim - 1} slices.")
+        chosen = tuple(old[part] for old, part in zip(self._pixels, pixels, strict=True))
+        if not all(part and part.step > 0 for part in chosen):
+            raise InputError(
+                f"the window [{', '.join(map(_said, pixels))}] holds no pixel of `{self.path}`, "
+                f"whose frames have the shape {self.shape[1:]}."
+            )
+        flats = None if self.flats is None else self.flats.window(*pixels)
+        darks = None if self.darks is None else self.darks.window(*pixels)
+        return self._like(self._frames, chosen, flats=flats, darks=darks, angles=self.angles)
+
+    def _like(
+        self, frames: range | NDArray[np.intp], pixels: tuple[range, ...], **parts: Any
+    ) -> "FrameStack":
         if self._reader is None:
             raise InputError(_closed(self.path))
-        angles = None if self.angles is None else self.angles[run]
         return FrameStack(
-            self._reader, self.path, frames=self._frames[run], layout=self.layout, angles=angles,
-            source=self.source,
+            self._reader, self.path, frames=frames, pixels=pixels, layout=self.layout, source=self.source,
+            **parts,
         )  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -209,9 +278,11 @@ class FrameStack:
                 f"`{self.path}` cannot be sent to another process: only stacks that `open_frames` opened can."
             )
         reader = (self.source, self._reader.shape, self.dtype, self.step)
-        return _reopened, (
-            reader, self.path, self._frames, self.layout, self.flats, self.darks, self.angles,
-        )  # fmt: skip
+        chosen = {
+            "frames": self._frames, "pixels": self._pixels, "layout": self.layout, "flats": self.flats,
+            "darks": self.darks, "angles": self.angles, "source": self.source,
+        }  # fmt: skip
+        return _reopened, (reader, self.path, chosen)
 
     @property
     def ndim(self) -> int:
@@ -237,7 +308,7 @@ class FrameStack:
         if self._reader is None:
             raise InputError(_closed(self.path))
         first, *rest = _expand(index, self.ndim)
-        cuts = [_cut(key, size) for key, size in zip(rest, self.shape[1:], strict=True)]
+        cuts = [_cut(key, axis) for key, axis in zip(rest, self._pixels, strict=True)]
         try:
             chosen = _choose(self._frames, first)
             out = self._read(np.atleast_1d(chosen), tuple(cut[0] for cut in cuts))
@@ -276,13 +347,9 @@ class FrameStack:
 
 
 def _reopened(
-    reader: tuple[Source, Shape, np.dtype[Any], int], path: str, frames: Any, layout: Any, flats: Any,
-    darks: Any, angles: Any,
-) -> FrameStack:  # fmt: skip
-    return FrameStack(
-        _LateReader(*reader), path, frames=frames, layout=layout, flats=flats, darks=darks, angles=angles,
-        source=reader[0],
-    )  # fmt: skip
+    reader: tuple[Source, Shape, np.dtype[Any], int], path: str, chosen: dict[str, Any]
+) -> FrameStack:
+    return FrameStack(_LateReader(*reader), path, **chosen)
 
 
 def _closed(path: str) -> str:
@@ -315,22 +382,27 @@ def _choose(frames: range | NDArray[np.intp], key: Any) -> NDArray[np.intp]:
     return np.asarray(frames[np.asarray(key) if np.size(key) else np.empty(0, np.intp)])
 
 
-def _cut(key: Any, size: int) -> tuple[slice, int | slice]:
+def _cut(key: Any, axis: range) -> tuple[slice, int | slice]:
     """Split a key of a detector axis into a slice that moves forward and what is left to do in memory."""
     if isinstance(key, slice):
-        positions = range(size)[key]
+        positions = axis[key]
         if not positions:
             return slice(0, 0, 1), slice(None)
         forward = positions if positions.step > 0 else positions[::-1]
         after = slice(None, None, 1 if positions.step > 0 else -1)
         return slice(forward.start, forward[-1] + 1, forward.step), after
     try:
-        position = range(size)[operator.index(key)]
+        position = axis[operator.index(key)]
     except (TypeError, IndexError) as error:
         raise IndexError(
-            f"{key!r} is no integer or slice within a detector axis of {size} pixels."
+            f"{key!r} is no integer or slice within a detector axis of {len(axis)} pixels."
         ) from error
     return slice(position, position + 1, 1), 0
+
+
+def _said(part: slice) -> str:
+    step = "" if part.step is None else f":{part.step}"
+    return f"{'' if part.start is None else part.start}:{'' if part.stop is None else part.stop}{step}"
 
 
 def _fill_runs(reader: Reader, out: NDArray[Any], rows: NDArray[np.intp], window: Window) -> None:
