@@ -142,6 +142,10 @@ class FrameStack:
         Type of the values, in native byte order.
     path, layout, flats, darks, angles, source
         As given.
+    frames : array of int or range
+        Numbers in the dataset of the file: of a scan's flats those tell when in the scan they were taken.
+    pixels : tuple of range
+        Of the detector in the file.
 
     Examples
     --------
@@ -170,9 +174,9 @@ class FrameStack:
     ) -> None:
         self._reader: Reader | None = reader
         # not an array of all numbers: a damaged file may declare more frames than there is memory for those
-        self._frames: range | NDArray[np.intp] = range(reader.shape[0]) if frames is None else frames
-        self._pixels = tuple(map(range, reader.shape[1:])) if pixels is None else pixels
-        self.shape: Shape = (len(self._frames), *map(len, self._pixels))
+        self.frames: range | NDArray[np.intp] = range(reader.shape[0]) if frames is None else frames
+        self.pixels = tuple(map(range, reader.shape[1:])) if pixels is None else pixels
+        self.shape: Shape = (len(self.frames), *map(len, self.pixels))
         self.dtype: np.dtype[Any] = reader.dtype
         self.path = path
         self.layout = layout
@@ -193,10 +197,10 @@ class FrameStack:
             raise InputError(_closed(self.path))
         n_frames, *frame = self._reader.shape
         told: dict[str, Any] = {}
-        if not isinstance(self._frames, range) or self._frames != range(n_frames):
-            told["frames"] = hashlib.sha256(np.asarray(self._frames, "<i8").tobytes()).hexdigest()
-        if self._pixels != tuple(map(range, frame)):
-            told["pixels"] = [[axis.start, axis.stop, axis.step] for axis in self._pixels]
+        if not isinstance(self.frames, range) or self.frames != range(n_frames):
+            told["frames"] = hashlib.sha256(np.asarray(self.frames, "<i8").tobytes()).hexdigest()
+        if self.pixels != tuple(map(range, frame)):
+            told["pixels"] = [[axis.start, axis.stop, axis.step] for axis in self.pixels]
         return told
 
     def part(self, run: slice | NDArray[Any]) -> "FrameStack":
@@ -212,11 +216,11 @@ class FrameStack:
         FrameStack
             Without flats and darks. Nothing is read before it is indexed.
         """
-        frames = self._frames[run] if isinstance(run, slice) else _choose(self._frames, run)
+        frames = self.frames[run] if isinstance(run, slice) else _choose(self.frames, run)
         if not len(frames):
             raise InputError(f"`{self.path}` has {len(self)} frames, of which {run} chooses none.")
         angles = None if self.angles is None else self.angles[run]
-        return self._like(frames, self._pixels, angles=angles)
+        return self._like(frames, self.pixels, angles=angles)
 
     def window(self, *pixels: slice) -> "FrameStack":
         """Give a part of every frame as a stack; it is closed with this one.
@@ -250,7 +254,7 @@ class FrameStack:
         """
         if len(pixels) != self.ndim - 1 or not all(isinstance(part, slice) for part in pixels):
             raise InputError(f"a window of frames of shape {self.shape[1:]} is {self.ndim - 1} slices.")
-        chosen = tuple(old[part] for old, part in zip(self._pixels, pixels, strict=True))
+        chosen = tuple(old[part] for old, part in zip(self.pixels, pixels, strict=True))
         if not all(part and part.step > 0 for part in chosen):
             raise InputError(
                 f"the window [{', '.join(map(_said, pixels))}] holds no pixel of `{self.path}`, "
@@ -258,7 +262,7 @@ class FrameStack:
             )
         flats = None if self.flats is None else self.flats.window(*pixels)
         darks = None if self.darks is None else self.darks.window(*pixels)
-        return self._like(self._frames, chosen, flats=flats, darks=darks, angles=self.angles)
+        return self._like(self.frames, chosen, flats=flats, darks=darks, angles=self.angles)
 
     def _like(
         self, frames: range | NDArray[np.intp], pixels: tuple[range, ...], **parts: Any
@@ -279,7 +283,7 @@ class FrameStack:
             )
         reader = (self.source, self._reader.shape, self.dtype, self.step)
         chosen = {
-            "frames": self._frames, "pixels": self._pixels, "layout": self.layout, "flats": self.flats,
+            "frames": self.frames, "pixels": self.pixels, "layout": self.layout, "flats": self.flats,
             "darks": self.darks, "angles": self.angles, "source": self.source,
         }  # fmt: skip
         return _reopened, (reader, self.path, chosen)
@@ -308,9 +312,9 @@ class FrameStack:
         if self._reader is None:
             raise InputError(_closed(self.path))
         first, *rest = _expand(index, self.ndim)
-        cuts = [_cut(key, axis) for key, axis in zip(rest, self._pixels, strict=True)]
+        cuts = [_cut(key, axis) for key, axis in zip(rest, self.pixels, strict=True)]
         try:
-            chosen = _choose(self._frames, first)
+            chosen = _choose(self.frames, first)
             out = self._read(np.atleast_1d(chosen), tuple(cut[0] for cut in cuts))
         except MemoryError as error:
             raise TooLargeError(
