@@ -40,7 +40,7 @@ from detectorcal._streaming import (
 )
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.kernels.accumulation import Accumulation, Condensed, join
-from detectorcal.kernels.correction import Maps, correct
+from detectorcal.kernels.correction import Drift, Maps, ScanMaps, correct
 from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, add_sums, empty_sums
 from detectorcal.kernels.pairs import noise_scale
 
@@ -193,7 +193,7 @@ def _add_batch(
 
 def correct_frames(
     frames: Stack,
-    maps: Maps,
+    maps: Maps | ScanMaps,
     *,
     dtype: np.dtype,
     reject: float | None,
@@ -209,7 +209,7 @@ def correct_frames(
     frames : stack of shape (n_frames, *detector_shape)
         Raw frames, DN. NumPy and other sliceable stacks are read a batch at a time; a Dask array gives a
         lazy Dask array, an array of another library stays in that library.
-    maps : Maps of arrays of shape detector_shape
+    maps : Maps or ScanMaps of arrays of shape detector_shape
         The maps of the correction, in the dtype of the result.
     dtype : dtype
         Floating precision of the result.
@@ -228,22 +228,22 @@ def correct_frames(
     if is_dask(frames):
         return _correct_lazily(frames, maps, dtype, reject, device)
     if is_eager(frames) and not is_numpy(frames):
-        return correct(frames, maps.each(lambda m: put_like(m, frames)), reject, out)
+        return correct(frames, maps.each(lambda m: put_like(m, frames)).of_frames(), reject, out)
     out = _new_result(frames.shape, dtype) if out is None else out
     place = device_named(device)
     if is_resident(frames) and batch_size is None and device is None:
         batch_size = frames.shape[0]  # in memory, and nothing of the size of a batch is made
-    placed: Maps | None = None
+    placed: Maps | ScanMaps | None = None
     with Threads(n_jobs) as threads, WriteBehind(out, place) as writer:
         for batch, raw in read_ahead(frames, batch_size, place):
             placed = placed or maps.each(partial(put_like, like=raw))
             on_host, in_place = is_numpy(raw), isinstance(out, np.ndarray) and out.dtype == dtype
             if not on_host:
-                corrected = correct(raw, placed, reject, None)
+                corrected = correct(raw, placed.part(batch).of_frames(), reject, None)
                 place.finish()
             else:
                 corrected = out[batch] if in_place else np.empty(raw.shape, dtype)
-                _correct_batch(raw, placed, reject, corrected, threads)
+                _correct_batch(raw, placed.part(batch), reject, corrected, threads)
             if not (on_host and in_place):
                 writer.write(batch, corrected)
     return out
@@ -259,11 +259,12 @@ def _new_result(shape: Shape, dtype: np.dtype) -> np.ndarray:
         ) from error
 
 
-def _correct_batch(raw: Any, maps: Maps, reject: float | None, out: Any, threads: Threads) -> None:
+def _correct_batch(raw: Any, maps: Maps | ScanMaps, reject: float | None, out: Any, threads: Threads) -> None:
     """Correct in pieces that stay in cache: runs of frames, rows of them unless all are needed."""
     if reject is None:
-        # a curve has a root beside the result, and both should stay near the core
-        n_pixels = BLOCK_PIXELS if maps.scale is not None else BLOCK_PIXELS // 2
+        # a curve has a root beside the result, a scan a divisor, and both should stay near the core
+        alone = isinstance(maps, Maps) and maps.scale is not None
+        n_pixels = BLOCK_PIXELS if alone else BLOCK_PIXELS // 2
         n_frames = RUN_LENGTH * max(1, n_pixels // math.prod(raw.shape[1:]))
         blocks = row_blocks(raw, n_pixels=n_pixels)
     else:
@@ -271,25 +272,41 @@ def _correct_batch(raw: Any, maps: Maps, reject: float | None, out: Any, threads
 
     def correct_piece(piece: tuple[slice, slice]) -> None:
         part, rows = piece
-        correct(raw[part, rows], maps.each(lambda m: m[rows]), reject, out[part, rows])
+        correct(raw[part, rows], maps.part(part).rows(rows).of_frames(), reject, out[part, rows])
 
     # rows outside: their part of the maps stays in cache over the frames
     threads.map(correct_piece, [(part, rows) for rows in blocks for part in cut(len(raw), n_frames)])
 
 
-def _correct_lazily(frames: Any, maps: Maps, dtype: Any, reject: float | None, device: str | None) -> Any:
+def _correct_lazily(
+    frames: Any, maps: Maps | ScanMaps, dtype: Any, reject: float | None, device: str | None
+) -> Any:
     work = partial(_correct_chunk, reject=reject, device=device)
-    empty = np.empty((0,) * frames.ndim, dtype)
+    frames, empty = whole_frames(frames), np.empty((0,) * frames.ndim, dtype)
     # arrays of their own, which Dask puts into the graph once and not into every task
-    return whole_frames(frames).map_blocks(work, *maps, dtype=dtype, meta=empty)
+    if isinstance(maps, Maps):
+        return frames.map_blocks(work, None, *maps, dtype=dtype, meta=empty)
+    import dask.array
+
+    numbers = dask.array.arange(frames.shape[0], chunks=(frames.chunks[0],))
+    numbers = numbers.reshape(-1, *(1,) * (frames.ndim - 1))  # of the frames in each chunk
+    return frames.map_blocks(work, numbers, *maps.maps, *maps.drift, maps.inverse, dtype=dtype, meta=empty)
 
 
-def _correct_chunk(frames: Array, *maps: Array | None, reject: float | None, device: str | None) -> Array:
+def _correct_chunk(
+    frames: Array, numbers: np.ndarray | None, *values: Any, reject: float | None, device: str | None
+) -> Array:
     """Correct one chunk of a Dask array where it is."""
     place = device_named(device)
     frames = place.put(frames)
-    placed = Maps(*maps).each(partial(put_like, like=frames))
-    corrected = correct(frames, placed, reject, None)
+    n_maps = len(Maps._fields)
+    alike = Maps(*values[:n_maps])
+    maps: Maps | ScanMaps = alike
+    if numbers is not None:
+        *drift, inverse = values[n_maps:]
+        maps = ScanMaps(alike, Drift(*drift).part(numbers.ravel()), inverse)
+    placed = maps.each(partial(put_like, like=frames))
+    corrected = correct(frames, placed.of_frames(), reject, None)
     place.finish()
     return place.get(corrected)
 

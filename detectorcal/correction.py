@@ -12,7 +12,7 @@ from detectorcal._arrays import is_dask, is_numpy, put_like, reshape
 from detectorcal._errors import InputError
 from detectorcal._execution import as_frames, copy_frames, correct_frames
 from detectorcal._typing import Array, Float64, Shape
-from detectorcal.kernels.correction import Maps, record
+from detectorcal.kernels.correction import Drift, Maps, ScanMaps, record
 from detectorcal.kernels.model import Curve, StraightLine
 
 __all__ = ["Correction"]
@@ -44,6 +44,9 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
     reject : float or None, default=None
         Pixels further than so many robust standard deviations from the median of the 25 pixels around
         them are replaced by that median.
+    drift : Drift or None, default=None
+        How the light of each frame of a scan differs from that of the flat, as :class:`ScanCorrection` finds
+        it; images are then the frames of that scan, all of them, or those of :meth:`part`.
     flattened : bool, default=False
         Whether rows of pixels, (n_frames, n_pixels), are accepted as frames.
     n_jobs : int or None, default=None
@@ -77,6 +80,7 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         beam: Float64 | None = None,
         defects: np.ndarray | None = None,
         reject: float | None = None,
+        drift: Drift | None = None,
         flattened: bool = False,
         n_jobs: int | None = None,
         batch_size: int | str | None = None,
@@ -89,6 +93,7 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         self.beam = beam
         self.defects = defects
         self.reject = reject
+        self.drift = drift
         self.flattened = flattened
         self.n_jobs = n_jobs
         self.batch_size = batch_size
@@ -111,6 +116,24 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             This object.
         """
         return self
+
+    def part(self, run: slice | np.ndarray) -> Correction:
+        """Give the correction of some frames of a scan.
+
+        Parameters
+        ----------
+        run : slice, array of int or array of bool
+            Which.
+
+        Returns
+        -------
+        Correction
+            This object itself if all frames are corrected alike.
+        """
+        if self.drift is None:
+            return self
+        parameters = self.get_params(deep=False) | {"drift": self.drift.part(run)}
+        return type(self)(**parameters)
 
     def transform(self, X: Array, *, out: Any = None) -> Any:
         """Correct images.
@@ -180,10 +203,11 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         """
         dark, scale, curvature = self._checked_maps()
         per_unit = 1 / np.where(scale == 0, np.nan, scale)
-        if curvature is None:
+        if curvature is None and self.drift is None:
             # X / scale + dark, written as the same pass over the data: (X - offset) * factor
             return self._apply(X, -dark * scale, per_unit, None, None, None)
-        straight = self._apply(X, np.zeros_like(dark), per_unit, None, None, None)
+        straight = self._apply(X, np.zeros_like(dark), per_unit, None, None, None, inverse=True)
+        curvature = np.zeros_like(dark) if curvature is None else curvature
         frames = as_frames(straight, scale.shape)
         dtype = validation.float_dtype(frames.dtype)
         maps = [m.astype(dtype) for m in (dark, curvature)]
@@ -214,6 +238,17 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             )
         return values
 
+    def _checked_drift(self, n_frames: int, dtype: np.dtype) -> Drift:
+        drift = self.drift
+        assert drift is not None
+        if n_frames != drift.n_frames:
+            raise InputError(
+                f"`X` has {n_frames} frames, but this correction is of the {drift.n_frames} frames of a "
+                "scan, each with its own light. Give them all; for some of them take "
+                "`correction.part(slice(start, stop))`."
+            )
+        return drift.with_beams(lambda beams: beams.astype(dtype, copy=False))
+
     def _apply(
         self,
         X: Any,
@@ -222,6 +257,8 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         curvature: Float64 | None,
         reject: float | None,
         out: Any,
+        *,
+        inverse: bool = False,
     ) -> Any:
         X = validation.as_images(self, X, flattened=self.flattened)
         dtype = validation.float_dtype(X.dtype)
@@ -230,8 +267,12 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         if out is not None:
             validation.check_out(out, tuple(X.shape), dtype)
             target = _out_frames(out, frames.shape, self.detector_shape_)
+        alike = Maps.of(dark, scale, curvature, dtype)
+        maps: Maps | ScanMaps = alike
+        if self.drift is not None:
+            maps = ScanMaps(alike, self._checked_drift(frames.shape[0], dtype), inverse)
         result = correct_frames(
-            frames, Maps.of(dark, scale, curvature, dtype), dtype=dtype, reject=reject, out=target,
+            frames, maps, dtype=dtype, reject=reject, out=target,
             n_jobs=self.n_jobs, batch_size=self.batch_size, device=self.device,
         )  # fmt: skip
         if out is None:

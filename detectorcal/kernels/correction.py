@@ -16,13 +16,13 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from detectorcal._arrays import is_numpy, namespace
+from detectorcal._arrays import is_numpy, namespace, put_like
 from detectorcal._typing import Array, Float64
 from detectorcal.kernels.accumulation import subtract_dark
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import Curve, StraightLine
 
-__all__ = ["Inverse", "Maps", "correct", "record", "replace_spots", "scale_map"]
+__all__ = ["Drift", "Inverse", "Maps", "ScanMaps", "correct", "record", "replace_spots", "scale_map"]
 
 
 class Inverse(NamedTuple):
@@ -76,8 +76,27 @@ class Maps(NamedTuple):
             )
 
     def each(self, change: Callable[[Array], Array]) -> Maps:
-        """Give the maps with each of them changed: cut to some rows, or moved to a device."""
+        """Give the maps with each of them changed, as by moving them to a device."""
         return Maps(*(None if m is None else change(m) for m in self))
+
+    def rows(self, rows: slice) -> Maps:
+        """Give the maps of some rows."""
+        return self.each(lambda m: m[rows, ...])
+
+    def part(self, run: slice) -> Maps:
+        """Give the maps of some frames: those of any."""
+        return self
+
+    def of_frames(self) -> Maps:
+        """Give the maps that frames are corrected with."""
+        return self
+
+    def over(self, divisor: Array) -> Maps:
+        """Give the maps that divide the result by an array of shape (n_frames or 1, *shape) as well."""
+        if self.scale is not None:
+            return Maps(self.dark, self.scale / divisor)
+        square = divisor * divisor
+        return Maps(self.dark, None, self.half * divisor, self.half_squared * square, self.bend * square)
 
     def apply(self, measured: Array) -> Array:
         """Correct measured values in place, where the array library can."""
@@ -91,6 +110,82 @@ class Maps(NamedTuple):
         root += self.half
         measured /= root
         return measured
+
+
+class Drift(NamedTuple):
+    """How the light of each frame differs from that of the flat which a correction divides by.
+
+    The result of frame `i` is multiplied by ``factor[i]``, and divided by
+    ``(1 - share[i]) * beams[before[i]] + share[i] * beams[after[i]]``.
+    """
+
+    beams: Array | None
+    """Expected flats over the correction's own, (n_groups, *detector_shape); None if there is no other."""
+    before: np.ndarray
+    """Number of the flats that are used, (n_frames,), int."""
+    after: np.ndarray
+    """Number of those which they go over to, alike."""
+    share: Float64
+    """How far they have done so, from 0 to 1, (n_frames,)."""
+    factor: Float64
+    """(n_frames,), float64."""
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return len(self.factor)
+
+    def part(self, run: slice | np.ndarray) -> Drift:
+        """Give that of some frames."""
+        return Drift(self.beams, *(values[run] for values in self[1:]))
+
+    def with_beams(self, change: Callable[[Array], Array]) -> Drift:
+        """Give it with the beams changed: cut to some rows, cast, or moved to a device."""
+        return self if self.beams is None else self._replace(beams=change(self.beams))
+
+    def divisor(self, like: Array) -> Array:
+        """Give what the frames are divided by, (n_frames or 1, *shape), in the library of ``like``."""
+        if self.beams is None:
+            per_factor = (1 / self.factor).reshape(-1, *(1,) * like.ndim)
+            return put_like(per_factor.astype(str(like.dtype).rpartition(".")[2]), like)
+        alike = not self.share.any() and np.ptp(self.before) == 0 and np.ptp(self.factor) == 0
+        frames = [self._of_frame(i) for i in range(1 if alike else self.n_frames)]
+        return namespace(like).stack(frames)
+
+    def _of_frame(self, i: int) -> Array:
+        assert self.beams is not None
+        divisor = self.beams[int(self.before[i]), ...] * float((1 - self.share[i]) / self.factor[i])
+        if self.share[i]:
+            divisor += self.beams[int(self.after[i]), ...] * float(self.share[i] / self.factor[i])
+        return divisor
+
+
+class ScanMaps(NamedTuple):
+    """The maps of a correction whose light differs from frame to frame."""
+
+    maps: Maps
+    drift: Drift
+    inverse: bool = False
+    """Whether the result is multiplied by what it was divided by."""
+
+    def each(self, change: Callable[[Array], Array]) -> ScanMaps:
+        """As :meth:`Maps.each`, and so on."""
+        return self._replace(maps=self.maps.each(change), drift=self.drift.with_beams(change))
+
+    def rows(self, rows: slice) -> ScanMaps:
+        """As :meth:`Maps.rows`."""
+        return self._replace(
+            maps=self.maps.rows(rows), drift=self.drift.with_beams(lambda beams: beams[:, rows, ...])
+        )
+
+    def part(self, run: slice) -> ScanMaps:
+        """As :meth:`Maps.part`, but that they are those of no others."""
+        return self._replace(drift=self.drift.part(run))
+
+    def of_frames(self) -> Maps:
+        """As :meth:`Maps.of_frames`, one of each for every frame."""
+        divisor = self.drift.divisor(self.maps.dark)
+        return self.maps.over(1 / divisor if self.inverse else divisor)
 
 
 def scale_map(coef: Float64, flat: Float64 | None) -> Float64:
