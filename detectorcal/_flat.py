@@ -16,7 +16,7 @@ from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import ROW_STEP, Curve, StraightLine
 from detectorcal.kernels.smoothing import Smoothing
 
-__all__ = ["Told", "tell_flat", "warn_of_bright_images"]
+__all__ = ["Told", "highest_level", "tell_flat", "warn_of_bright_images"]
 
 BEYOND = 0.02
 """Share by which a level may exceed the brightest of the sweep before it is warned of: drift of the beam."""
@@ -126,7 +126,7 @@ def _warn_of_bright_flat(calibrator: Any, flat: Float64, curve: Curve) -> None:
     """Count the pixels where a flat is brighter than the sweep, whose curve is there a guess."""
     if curve.prior_std == 0:  # a straight line
         return
-    _warn_of_bright("the flat is", flat > (1 + BEYOND) * _highest(calibrator), calibrator)
+    _warn_of_bright("the flat is", flat > (1 + BEYOND) * highest_level(calibrator), calibrator)
 
 
 def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64, inverse: Inverse) -> None:
@@ -145,7 +145,7 @@ def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64, in
     """
     if calibrator.prior_std_ == 0:  # straight lines
         return
-    highest = (1 + BEYOND) * _highest(calibrator)
+    highest = (1 + BEYOND) * highest_level(calibrator)
     noise = np.sqrt(calibrator.system_gain_ * highest)
     measured = np.max(frames, axis=0) - dark
     if calibrator.reject is not None:
@@ -166,7 +166,7 @@ def _warn_of_bright(what: str, bright: np.ndarray, calibrator: Any) -> None:
         )
 
 
-def _highest(calibrator: Any) -> Float64:
+def highest_level(calibrator: Any) -> Float64:
     """Give the brightest expected value of the sweep at each pixel, DN."""
     highest: Float64 = calibrator.sums_["highest"]
     if highest.ndim == 1:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import scipy
 
+from detectorcal._camera import FROZEN, sums_when_frozen
 from detectorcal._errors import InputError
 from detectorcal._validation import check_number
 from detectorcal._version import __version__
@@ -99,6 +100,7 @@ def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "system_gain": None if np.isnan(calibrator.system_gain_) else calibrator.system_gain_,
             "reference_level": calibrator.reference_level_,
             **({name: getattr(calibrator, f"{name}_") for name in OF_CURVES} if curved else {}),
+            **({"frozen": calibrator.frozen_} if hasattr(calibrator, "frozen_") else {}),
             "feature_names": None if names is None else names.tolist(),
         },
         "provenance": calibrator.provenance_,
@@ -146,7 +148,9 @@ def unpack(
     _expect(not unknown, f"its parameters {unknown} are not known; if a later version wrote it, upgrade")
     method = _entry(params, "method", str)
     _expect(method in models, f"its `method` {method!r} is not one of {', '.join(models)}")
-    sums = [f"sums/{name}" for name in sum_names(models[method])]
+    frozen = _frozen(state.get("frozen"))
+    names = sums_when_frozen(models[method].curved) if frozen else sum_names(models[method])
+    sums = [f"sums/{name}" for name in names]
     for name in ("coef", "coef_std", *sums):
         _expect_array(arrays, name, np.float64)
     _expect_array(arrays, "defects", np.uint8)
@@ -173,6 +177,7 @@ def unpack(
     }
     _expect(attributes["n_frames_seen_"] > 0, f"its `n_frames_seen` is {attributes['n_frames_seen_']}")
     attributes |= _curves(state, arrays) if models[method].curved else {}
+    attributes |= frozen
     return _with_tuple(params, coef.shape), attributes | _feature_names(state.get("feature_names"), coef.size)
 
 
@@ -183,6 +188,16 @@ def _reference_level(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
         return level
     n_values = float(np.sum(arrays["sums/frames"]))
     return float(np.sum(arrays["sums/expected"])) / n_values if n_values else 0.0
+
+
+def _frozen(how: Any) -> dict[str, str]:
+    """Give the attribute of a calibration that does not go on learning."""
+    if how is None:
+        return {}
+    _expect(
+        isinstance(how, str) and how in FROZEN, f"its `frozen` is {how!r}, not one of {', '.join(FROZEN)}"
+    )
+    return {"frozen_": how}
 
 
 def _curves(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

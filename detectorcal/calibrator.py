@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from detectorcal import _notebook, _record
 from detectorcal import _validation as validation
 from detectorcal._arrays import is_lazy, is_numpy
+from detectorcal._camera import binned, cropped, refuse_frozen
 from detectorcal._defects import DEFECTS, LARGEST_COEF
 from detectorcal._errors import FileFormatError, InputError, warn
 from detectorcal._execution import as_frames, mean_frame, some_frames, sum_frames, temporal_noise
@@ -146,6 +147,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         ``(height, width)`` or ``(width,)``.
     n_features_in_ : int
         Number of pixels.
+    frozen_ : str
+        Only of a calibrator that does not go on learning: "cropped" or "binned", as :meth:`crop` and
+        :meth:`bin` made it.
     provenance_ : dict
         When, with which versions, by which method and from how many frames the fit was made.
 
@@ -291,6 +295,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         smoothing = self._checked_parameters()
         first = not self.__sklearn_is_fitted__()
         if not first:
+            refuse_frozen(self)
             self._check_sums_are_of_this_kind()
         X, shape = validation.as_sweep(self, X, reset=first)
         dark = validation.dark_of(y, dark, X.shape[0], shape)
@@ -512,6 +517,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             if not isinstance(given, DetectorCalibrator):
                 raise InputError(f"`merge` takes calibrators one by one, but a {type(given).__name__} came.")
             check_is_fitted(given)
+            refuse_frozen(given)
             given._check_sums_are_of_this_kind()
         first = calibrators[0]
         for other in calibrators:
@@ -530,6 +536,81 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         if METHODS[first.method].curved:
             merged.read_noise_, merged.read_noise_level_ = first.read_noise_, first.read_noise_level_
         return merged._solve()
+
+    # ------------------------------------------------------------------ other readouts of the detector
+
+    def crop(self, *pixels: slice) -> Self:
+        """Give the calibration of a part of the detector, for a camera that reads out no more.
+
+        Parameters
+        ----------
+        *pixels : slice
+            One per detector axis: rows and columns, or the columns of a line detector; without step.
+
+        Returns
+        -------
+        DetectorCalibrator
+            With the coefficients, the dark and all else of that part. If the rows begin at a multiple of 16
+            (and there are more than 4 columns) it goes on learning: :meth:`partial_fit` and :meth:`merge`
+            take frames of that part. Else it corrects only, for what tells the noise is summed in every
+            16th row.
+
+        Raises
+        ------
+        InputError
+            If that is no part of the detector.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from detectorcal import DetectorCalibrator
+        >>> levels = np.linspace(1000, 4000, 12)[:, None, None]
+        >>> cal = DetectorCalibrator(sigma=5).fit(levels * np.ones((12, 64, 64)))
+        >>> cal.crop(slice(16, 48), slice(0, 20)).detector_shape_
+        (32, 20)
+        """
+        check_is_fitted(self)
+        part: Self = cropped(self, *pixels)
+        return part
+
+    def bin(self, factors: int | Sequence[int], *, readout: str = "mean") -> Self:
+        r"""Give the calibration of binned pixels, for a camera that reads out blocks of them as one.
+
+        Parameters
+        ----------
+        factors : int or sequence of int
+            Pixels per block along every axis, or along each. Pixels at the end that fill no block are
+            dropped.
+        readout : {"mean", "sum"}, default="mean"
+            Whether a binned pixel gives the mean of its pixels or their sum.
+
+        Returns
+        -------
+        DetectorCalibrator
+            A block of :math:`N` pixels in the same light has the mean of their gains, so its coefficient is
+            :math:`1 / \mathrm{mean}(1 / c)`; its dark is the mean or sum, and a defect of any of them is its
+            own. ``sigma`` becomes as many times fewer pixels. It corrects, but does not go on learning: the
+            sums of least squares are not linear in what pixels measure. The read noise is that of blocks
+            added after they were read.
+
+        Raises
+        ------
+        InputError
+            If a factor is not a whole number of pixels of that axis.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from detectorcal import DetectorCalibrator
+        >>> levels = np.linspace(1000, 4000, 12)[:, None, None]
+        >>> cal = DetectorCalibrator(sigma=8).fit(levels * np.ones((12, 64, 64)), dark=100)
+        >>> two = cal.bin(2, readout="sum")
+        >>> two.detector_shape_, two.sigma, float(two.dark_[0, 0])
+        ((32, 32), 4.0, 400.0)
+        """
+        check_is_fitted(self)
+        coarse: Self = binned(self, factors, readout)
+        return coarse
 
     # ------------------------------------------------------------------ what to expect
 
