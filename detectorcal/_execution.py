@@ -9,7 +9,7 @@ added to float64 in order, so a result is the same to the last bit for every ``n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,7 @@ __all__ = [
     "as_frames",
     "copy_frames",
     "correct_frames",
+    "count_batches",
     "mean_frame",
     "merge_lazily",
     "row_blocks",
@@ -76,6 +77,7 @@ def sum_frames(
     n_jobs: int | None,
     batch_size: int | str | None,
     device: str | None,
+    each: Callable[[Iterator[Any]], Iterator[Any]] | None = None,
 ) -> Sums:
     """Accumulate a response model's sums over a stack.
 
@@ -95,6 +97,8 @@ def sum_frames(
         Frames or bytes read at a time; see :func:`~detectorcal._streaming.batches`.
     device : str or None
         Where the batches of host arrays are worked on, a key of :data:`~detectorcal._arrays.DEVICES`.
+    each : callable or None
+        Takes the batches and gives them on, to follow the work; not asked of a Dask array.
 
     Returns
     -------
@@ -106,7 +110,8 @@ def sum_frames(
     dark_per_frame = len(dark.shape) == len(stack.shape)
     totals: dict[str, Array] = {}
     with single_threaded_blas(), Threads(n_jobs) as threads:
-        for batch, frames in read_ahead(stack, batch_size, place):
+        coming = read_ahead(stack, batch_size, place)
+        for batch, frames in coming if each is None else each(coming):
             if not totals:
                 totals = empty_sums(accumulation.model, tuple(stack.shape[1:]), frames)
                 shared = None if dark_per_frame else _to(dark, dtype, frames)
@@ -114,6 +119,11 @@ def sum_frames(
             _add_batch(frames, darks, accumulation, totals, threads)
             place.finish()
     return {name: to_host(total) for name, total in totals.items()}
+
+
+def count_batches(stack: Stack, batch_size: int | str | None) -> int:
+    """Count the batches in which a stack is summed; 0 of a Dask array, which is summed in one graph."""
+    return 0 if is_dask(stack) else len(batches(stack, batch_size))
 
 
 def _to(values: Array, dtype: np.dtype, like: Array) -> Array:

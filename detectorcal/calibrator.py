@@ -13,10 +13,18 @@ from sklearn.utils.validation import check_is_fitted
 from detectorcal import _notebook, _record
 from detectorcal import _validation as validation
 from detectorcal._arrays import is_lazy, is_numpy
+from detectorcal._callbacks import FitTask, Watchable, watched
 from detectorcal._camera import binned, cropped, refuse_frozen
 from detectorcal._defects import DEFECTS, LARGEST_COEF
 from detectorcal._errors import FileFormatError, InputError, warn
-from detectorcal._execution import as_frames, mean_frame, some_frames, sum_frames, temporal_noise
+from detectorcal._execution import (
+    as_frames,
+    count_batches,
+    mean_frame,
+    some_frames,
+    sum_frames,
+    temporal_noise,
+)
 from detectorcal._flat import tell_flat, warn_of_bright_images
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
@@ -57,7 +65,7 @@ _WHAT_SUMS_DEPEND_ON = (
 )  # fmt: skip
 
 
-class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     r"""Learn how each pixel of a detector responds, and correct images with it.
 
     A *sweep* is a stack of frames of an empty beam at different intensities. Each pixel's measured
@@ -242,6 +250,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
 
     # ------------------------------------------------------------------ learning
 
+    @watched
     def fit(self, X: Stack, y: Any = None, *, dark: Any = None, dark_per_frame: bool = False) -> Self:
         """Learn the response from a sweep.
 
@@ -272,7 +281,10 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         """
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
-        return self._learn(X, y, dark, dark_per_frame)
+        task = FitTask(self, X, y)
+        self._learn(X, y, dark, dark_per_frame, task)
+        task.end()
+        return self
 
     def partial_fit(self, X: Stack, y: Any = None, *, dark: Any = None, dark_per_frame: bool = False) -> Self:
         """Go on learning from more frames.
@@ -290,7 +302,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         """
         return self._learn(X, y, dark, dark_per_frame)
 
-    def _learn(self, X: Stack, y: Any, dark: Any, dark_per_frame: bool) -> Self:
+    def _learn(self, X: Stack, y: Any, dark: Any, dark_per_frame: bool, task: FitTask | None = None) -> Self:
         """Add frames to the sums, if there are any yet, and solve."""
         smoothing = self._checked_parameters()
         first = not self.__sklearn_is_fitted__()
@@ -304,7 +316,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         if first and METHODS[self.method].curved:
             self.read_noise_ = self._read_noise_of(None if dark_per_frame else dark, shape)
             self.read_noise_level_ = self._level_of_read_noise(frames, darks, dark_per_frame, smoothing)
-        sums = self._sum(frames, darks, self._model(), smoothing)
+        if task is not None:
+            task.begin(count_batches(frames, self.batch_size))
+        sums = self._sum(frames, darks, self._model(), smoothing, task)
         self.sums_ = sums if first else add_sums([self.sums_, sums])
         self.n_frames_seen_ = X.shape[0] + (0 if first else self.n_frames_seen_)
         self.detector_shape_ = shape
@@ -319,7 +333,14 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         model = METHODS[self.method]
         return replace(model, read_noise_level=self.read_noise_level_) if isinstance(model, Curved) else model
 
-    def _sum(self, frames: Stack, darks: Any, model: ResponseModel, smoothing: Smoothing) -> Sums:
+    def _sum(
+        self,
+        frames: Stack,
+        darks: Any,
+        model: ResponseModel,
+        smoothing: Smoothing,
+        task: FitTask | None = None,
+    ) -> Sums:
         return sum_frames(
             frames,
             darks,
@@ -328,6 +349,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             n_jobs=self.n_jobs,
             batch_size=self.batch_size,
             device=self.device,
+            each=None if task is None else task.each,
         )
 
     def _read_noise_of(self, dark: Any, shape: Shape) -> float:

@@ -12,11 +12,12 @@ from detectorcal._cluster import connected, spread
 from detectorcal._errors import InputError
 from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
+from detectorcal.cli._command import FILE, Command
 from detectorcal.cli._inputs import opened
 from detectorcal.cli._options import line_option, output_option, work_options
 from detectorcal.cli._output import Output, refuse_inputs, refuse_unshared, refuse_whole
 from detectorcal.cli._progress import Watched, progress_bar, say
-from detectorcal.cli._words import changes, count, pixels, started_at
+from detectorcal.cli._words import changes, corrected, started_at
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack, open_frames
 from detectorcal.rings import CorrectedFrames, RingSuppressor
@@ -24,23 +25,25 @@ from detectorcal.rings import CorrectedFrames, RingSuppressor
 __all__ = ["correct"]
 
 
-@click.command(short_help="Correct images with a calibration.")
-@click.argument("image")
+@click.command(cls=Command, short_help="Correct images with a calibration.")
+@click.argument("image", type=FILE)
 @output_option
-@click.option("-c", "--calibration", required=True, metavar="FILE", help="What `detectorcal fit` wrote.")
-@click.option("--flat", metavar="FILE", help="Frames with beam and without sample; averaged.")
+@click.option(
+    "-c", "--calibration", required=True, metavar="FILE", type=FILE, help="What `detectorcal fit` wrote."
+)
+@click.option("--flat", metavar="FILE", type=FILE, help="Frames with beam and without sample.")
 @click.option("--n-flats", type=int, metavar="N",
-              help="Frames that a single flat is the mean of: its weight for curves.")  # fmt: skip
-@click.option("--dark", metavar="FILE|DN", help="Dark of these images instead of the sweep's.")
+              help="Frames that one flat is the mean of, for curves.")  # fmt: skip
+@click.option("--dark", metavar="FILE|DN", type=FILE, help="Dark of these images, not the sweep's.")
 @click.option("--sigma", type=float, metavar="K",
-              help="Follow the flat where it is K spreads off the calibration; 3 is usual.")  # fmt: skip
-@click.option("--flat-has-dark/--flat-without-dark", default=True, show_default=True,
-              help="Whether the dark is still in the flat.")  # fmt: skip
+              help="Follow the flat where K spreads off; 3 is usual.")  # fmt: skip
+@click.option("--flat-has-dark/--flat-without-dark", default=True,
+              help="Is the dark in the flat? By default it is.")  # fmt: skip
 @click.option("--reject", type=float, metavar="K", help="Replace spots beyond K spreads; 6 is usual.")
 @click.option("--rings", is_flag=True,
-              help="Remove what rings are left, within 3 standard errors; reads IMAGE twice.")  # fmt: skip
+              help="Remove rings that are left; reads IMAGE twice.")  # fmt: skip
 @line_option
-@click.option("--resume", is_flag=True, help="Go on with what a stopped run left; HDF5 and zarr.")
+@click.option("--resume", is_flag=True, help="Go on with a stopped run; HDF5 and zarr.")
 @work_options
 def correct(
     image: str, output: str, calibration: str, flat: str | None, dark: str | None, reject: float | None,
@@ -84,8 +87,7 @@ def correct(
         told = {"detectorcal": __version__, "image": image, "calibration": calibration}
         whole = Output(output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor)
         _write(whole, correction, scheduler, quiet)
-    what = "transmission" if flats is not None else "DN above dark"
-    say(f"{output}: {count(len(frames), 'frame')} of {pixels(frames.shape[1:])}, {what}", quiet)
+    say(f"{output}: {corrected(correction, frames.shape)}", quiet)
     if suppressor is not None:
         say(f"{output}: {changes(suppressor.report_)}", quiet)
 
@@ -112,12 +114,18 @@ def _write(output: Output, correction: Correction, scheduler: str | None, quiet:
         if suppressor is not None:
             _find_rings(suppressor, correction, frames, scheduler, quiet)
             correction.set_params(scale=correction.scale * suppressor.multiplier_)
-        with progress_bar(len(frames), "correcting", quiet, writer.n_written) as writer.progress:
+        with progress_bar(len(frames), _pass(2, suppressor), quiet, writer.n_written) as writer.progress:
             for run in writer.missing():
                 part = frames.part(run)
                 if scheduler is not None:
                     part = spread(part, step=writer.step, batch_size=correction.batch_size)
                 correction.transform(part, out=writer.part(run))
+
+
+def _pass(number: int, suppressor: RingSuppressor | None) -> str:
+    """Say which of the two times that a scan with rings is read this is: the time left is of one."""
+    what = ("looking for rings", "correcting")[number - 1]
+    return what if suppressor is None else f"{number} of 2: {what}"
 
 
 def _find_rings(
@@ -128,5 +136,5 @@ def _find_rings(
         stack = spread(frames, step=frames.step, batch_size=suppressor.batch_size)
         suppressor.fit(correction.transform(stack))
         return
-    with progress_bar(len(frames), "looking for rings", quiet) as advance:
+    with progress_bar(len(frames), _pass(1, suppressor), quiet) as advance:
         suppressor.fit(CorrectedFrames(Watched(frames, advance), correction, frames.step))

@@ -13,38 +13,40 @@ from detectorcal._errors import InputError
 from detectorcal._files import refuse_existing
 from detectorcal._persistence import check_calibration_name
 from detectorcal.calibrator import METHODS, MOST_FAILED, DetectorCalibrator
+from detectorcal.cli._command import FILE, Command
 from detectorcal.cli._inputs import opened
-from detectorcal.cli._options import line_option, output_option, work_options
+from detectorcal.cli._options import json_option, line_option, output_option, work_options
 from detectorcal.cli._output import refuse_inputs, refuse_unshared
 from detectorcal.cli._progress import Watched, progress_bar, say
-from detectorcal.cli._words import summary
+from detectorcal.cli._words import as_json, figures, summary
 from detectorcal.io import FrameStack, open_frames
 from detectorcal.kernels.smoothing import MODES
 
 __all__ = ["fit"]
 
 
-@click.command(short_help="Learn each pixel's response from a sweep.")
-@click.argument("sweep")
+@click.command(cls=Command, short_help="Learn each pixel's response from a sweep.")
+@click.argument("sweep", type=FILE)
 @output_option
-@click.option("--dark", metavar="FILE|DN", help="Dark: a frame, frames to be averaged, or a number.")
-@click.option("--dark-per-frame", is_flag=True, help="The dark file has one dark for each frame.")
+@click.option("--dark", metavar="FILE|DN", type=FILE, help="Dark: a frame, several, or a number.")
+@click.option("--dark-per-frame", is_flag=True, help="The dark file has one for each frame.")
 @click.option("--sigma", default=50.0, show_default=True, help="Width of the Gaussian, pixels.")
 @click.option("--method", type=click.Choice(list(METHODS)), default="croton", show_default=True,
-              help="The paper's least squares, weights for photon noise, or curves.")  # fmt: skip
+              metavar="NAME", help=f"{', '.join(METHODS)}.")  # fmt: skip
 @click.option("--cutoff", default=0.0, show_default=True, help="Lowest expected value used, DN.")
 @click.option("--saturation", type=float, help="Highest raw value used (exclusive), DN.")
 @click.option("--reject", type=float, metavar="K", help="Leave out spots beyond K spreads; 6 is usual.")
 @click.option("--system-gain", type=float, metavar="K", help="DN per electron, if it is known.")
-@click.option("--read-noise", type=float, metavar="DN", help="Noise without light, if curves shall know.")
+@click.option("--read-noise", type=float, metavar="DN", help="Noise without light, for curves.")
 @click.option("--mode", type=click.Choice(MODES), default="nearest", show_default=True,
-              help="How the Gaussian continues beyond the edge.")  # fmt: skip
+              metavar="NAME", help="What is beyond the edge.")  # fmt: skip
 @line_option
+@json_option
 @work_options
 def fit(
     sweep: str, output: str, dark: str | None, dark_per_frame: bool, line: bool, scheduler: str | None,
     overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None, quiet: bool,
-    **params: Any,
+    json: bool, **params: Any,
 ) -> None:  # fmt: skip
     """Learn each pixel's response from SWEEP, frames of an empty beam at many intensities.
 
@@ -77,4 +79,8 @@ def fit(
     if np.all(calibrator.defects_):
         raise InputError(f"no pixel of `{sweep}` could be calibrated, so nothing is written.{MOST_FAILED}")
     calibrator.save(output, overwrite=overwrite)
-    say(f"{output}: {summary(calibrator)}", quiet)
+    found = figures(calibrator)
+    if json:
+        click.echo(as_json({"file": output, **found}))
+    else:
+        say(f"{output}: {summary(found)}", quiet)

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-__all__ = ["line_option", "output_option", "quiet_option", "work_options"]
+from detectorcal.cli._command import FILE
+
+__all__ = ["json_option", "line_option", "output_option", "quiet_option", "work_options"]
 
 
 def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -19,8 +21,11 @@ def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add
 
 
-output_option = click.option("-o", "--output", required=True, metavar="FILE", help="Where the result goes.")
-line_option = click.option("--line", is_flag=True, help="A 2-D array is frames of a line detector.")
+output_option = click.option(
+    "-o", "--output", required=True, metavar="FILE", type=FILE, help="Where the result goes."
+)
+line_option = click.option("--line", is_flag=True, help="2-D arrays are of a line detector.")
+json_option = click.option("--json", is_flag=True, help="Print figures as one JSON object, and nothing else.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 work_options = _options(
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
@@ -29,13 +34,13 @@ work_options = _options(
         "--batch-size",
         metavar="N|BYTES",
         callback=lambda _, __, word: int(word) if word and word.lstrip("+-").isdigit() else word,
-        help='Read at a time: frames, or bytes as "64 MB"; by default about 32 MB.',
+        help='Read at a time: frames, or bytes as "64 MB".',
     ),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where batches are worked on."),
     click.option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Work on this Dask cluster (tcp://host:port), or on one of this machine: local.",
+        help="Dask cluster: tcp://host:port, or local.",
     ),
     quiet_option,
 )

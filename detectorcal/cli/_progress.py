@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from detectorcal._typing import Stack
 
-__all__ = ["Watched", "progress_bar", "say"]
+__all__ = ["Watched", "print_rows", "progress_bar", "say"]
 
 
 class Watched:
@@ -24,9 +27,14 @@ class Watched:
         self.shape = stack.shape
         self.dtype = stack.dtype
 
-    def __getitem__(self, index: Any) -> Any:
+        self._seen: set[int] = set()
+
+    def __getitem__(self, index: slice) -> Any:
+        """Read; a frame counts once, whatever has looked at it before."""
         frames = self._stack[index]
-        self._advance(len(frames))
+        new = set(range(*index.indices(self.shape[0]))) - self._seen
+        self._seen |= new
+        self._advance(len(new))
         return frames
 
 
@@ -44,5 +52,16 @@ def progress_bar(total: int, verb: str, quiet: bool, done: int = 0) -> Iterator[
 
 
 def say(message: str, quiet: bool) -> None:
+    """Print a line, unless it is not wanted."""
     if not quiet:
         click.echo(message)
+
+
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """Print names and values in two columns, folded to the width of a terminal; elsewhere a line each."""
+    width = max(len(name) for name, _ in rows)
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for name, value in rows:
+        lines = textwrap.wrap(value, max(room - width - 2, 20)) if room else [value]
+        for number, line in enumerate(lines or [""]):
+            click.echo(f"{'' if number else name:<{width}}  {line}".rstrip())
