@@ -36,8 +36,11 @@ class Output:
         """Create the output, in the layout of the input where the format has it, or go on with it."""
         frames, dtype = self.frames, float_dtype(self.frames.dtype)
         keeps_layout = frames.layout is not None and self.name.lower().endswith(HDF5_SUFFIXES)
-        layout: dict[str, Any] = {"layout": frames.layout, "angles": frames.angles} if keeps_layout else {}
-        what = {"overwrite": self.overwrite, "attributes": self.attributes, **layout}
+        what: dict[str, Any] = {
+            "overwrite": self.overwrite,
+            "attributes": self.attributes,
+            "like": frames if keeps_layout else None,
+        }
         if can_resume(self.name):
             settings = _settings(correction, self.suppressor, dtype)
             return resume_frames(

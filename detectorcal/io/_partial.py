@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from detectorcal import _typing
 from detectorcal._errors import InputError, OutputExistsError, WriteError
@@ -20,7 +20,7 @@ from detectorcal._files import check_target, is_zarr_store, put_in_place, sync_f
 from detectorcal.io import hdf5, tiff, zarr
 from detectorcal.io._journal import Journal
 from detectorcal.io._names import locate_output
-from detectorcal.io._open import make_plan, refuse_inside
+from detectorcal.io._open import Options, make_plan, refuse_inside
 from detectorcal.io._stack import FrameStack
 from detectorcal.io._writer import FrameWriter, LastingSink, Plan, runs
 
@@ -52,9 +52,7 @@ def resume_frames(
     settings: Mapping[str, Any],
     resume: bool = False,
     overwrite: bool = False,
-    layout: str | None = None,
-    angles: ArrayLike | None = None,
-    attributes: Mapping[str, Any] | None = None,
+    **options: Unpack[Options],
 ) -> Iterator[FrameWriter]:
     """Write frames as `create_frames` does, to an output that a stopped run leaves for a later one.
 
@@ -63,7 +61,7 @@ def resume_frames(
 
     Parameters
     ----------
-    path, shape, dtype, layout, angles, attributes
+    path, shape, dtype
         As for `create_frames`; HDF5 and zarr only.
     source : FrameStack
         The input; an output is not resumed with another one.
@@ -73,6 +71,9 @@ def resume_frames(
         Whether a partial output of the same job is gone on with; if there is none, it is started.
     overwrite : bool, default: False
         Whether an existing output is replaced, and a partial one (without `resume`) started again.
+    **options
+        `layout`, `angles`, `attributes`, `like`, and of zarr stores `chunks` and `compression`, as for
+        `create_frames`.
 
     Yields
     ------
@@ -123,7 +124,7 @@ def resume_frames(
     if location.format not in _FORMATS:
         raise InputError(f"`{path}`: only HDF5 and zarr outputs can be resumed. Name it .h5 or .zarr.")
     refuse_inside(location)
-    plan = make_plan(location, shape, dtype, layout, angles, attributes, None)
+    plan = make_plan(location, shape, dtype, **options)
     job = _job(plan, source, settings)
     work = _Unfinished(location.path, plan, _FORMATS[location.format])
     with writing(location.path):
@@ -320,7 +321,7 @@ def _job(plan: Plan, source: FrameStack, settings: Mapping[str, Any]) -> dict[st
     job = {
         "version of detectorcal": FORMAT,
         "input": identity(source),
-        "output": [plan.shape, str(plan.dtype), plan.layout, plan.dataset, zarr.CHUNK_BYTES],
+        "output": [plan.shape, str(plan.dtype), plan.layout, plan.dataset, plan.chunk, plan.compression],
         **settings,
     }
     same: dict[str, Any] = json.loads(json.dumps(job))

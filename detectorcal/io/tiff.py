@@ -28,6 +28,7 @@ from detectorcal._errors import (
 )
 from detectorcal._files import reading
 from detectorcal._typing import Shape
+from detectorcal.io._compression import tiff_options
 from detectorcal.io._names import FORMATS, Location, describe, is_pattern, native, stack_shape
 from detectorcal.io._stack import ArrayReader, FrameStack, Reader, Window
 from detectorcal.io._writer import Plan, RawSink, Sink
@@ -81,6 +82,8 @@ def create(path: Path, plan: Plan) -> Sink:
         raise InputError(
             f"`attributes` of a TIFF must not be named {', '.join(sorted(reserved))}: rename them."
         )
+    if plan.compression is not None:
+        return _PageSink(path, plan, plan.compression)
     with tifffile.TiffWriter(path, bigtiff=needs_bigtiff(plan)) as tif:
         offset, _ = tif.write(
             None,
@@ -93,6 +96,38 @@ def create(path: Path, plan: Plan) -> Sink:
             returnoffset=True,
         )
     return RawSink(path, offset, plan)
+
+
+class _PageSink:
+    """Frames as compressed pages, of which each begins where the one before it ended: in order."""
+
+    def __init__(self, path: Path, plan: Plan, compression: str) -> None:
+        import tifffile
+
+        if len(plan.shape) < 3:
+            raise InputError(
+                "`compression` of a TIFF is for area frames. Leave it out, or name an .h5 output."
+            )
+        self._tif = tifffile.TiffWriter(path, bigtiff=needs_bigtiff(plan))
+        self._next = 0
+        self._description = json.dumps(plan.attributes) if plan.attributes else None
+        self._how = tiff_options(compression)
+
+    def put(self, start: int, frames: NDArray[Any]) -> None:
+        if start != self._next:
+            raise InputError(
+                f"frames of a compressed TIFF are written in order: {self._next} is next, not {start}."
+            )
+        for frame in frames:
+            self._tif.write(
+                frame, photometric="minisblack", metadata=None, description=self._description,
+                software="detectorcal", contiguous=False, **self._how,
+            )  # fmt: skip
+            self._description = None
+        self._next += len(frames)
+
+    def close(self) -> None:
+        self._tif.close()
 
 
 def needs_bigtiff(plan: Plan) -> bool:
