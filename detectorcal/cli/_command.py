@@ -17,8 +17,8 @@ DONE = "What is done"
 
 HEADINGS: dict[str, tuple[str, ...]] = {
     "Input": (
-        "calibration", "dark", "dark_per_frame", "flat", "n_flats", "flat_has_dark", "sweep", "scan", "line",
-        "roi", "frames",
+        "calibration", "dark", "dark_per_frame", "flat", "flat_names", "n_flats", "flat_has_dark", "sweep", "scan", "line",
+        "roi", "chosen", "drift", "flat_average", "leave_out_flats", "exposure", "monitor",
     ),
     DONE: (),
     "Output": ("output", "overwrite", "resume", "title", "json", "chunks", "compression"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -14,9 +15,10 @@ from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.cli._command import FILE, Command
 from detectorcal.cli._inputs import opened
-from detectorcal.cli._options import line_option, output_option, work_options
+from detectorcal.cli._options import light_options, line_option, output_option, part_options, work_options
 from detectorcal.cli._output import Output, refuse_inputs, refuse_unshared, refuse_whole
 from detectorcal.cli._progress import Watched, progress_bar, say
+from detectorcal.cli._scan import LIGHT, prepare, slice_of, slices_of, windowed
 from detectorcal.cli._words import changes, corrected, started_at
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack, open_frames
@@ -31,7 +33,8 @@ __all__ = ["correct"]
 @click.option(
     "-c", "--calibration", required=True, metavar="FILE", type=FILE, help="What `detectorcal fit` wrote."
 )
-@click.option("--flat", metavar="FILE", type=FILE, help="Frames with beam and without sample.")
+@click.option("--flat", "flat_names", metavar="FILE", type=FILE, multiple=True,
+              help="Frames without sample; twice: before, after.")  # fmt: skip
 @click.option("--n-flats", type=int, metavar="N",
               help="Frames that one flat is the mean of, for curves.")  # fmt: skip
 @click.option("--dark", metavar="FILE|DN", type=FILE, help="Dark of these images, not the sweep's.")
@@ -42,13 +45,16 @@ __all__ = ["correct"]
 @click.option("--reject", type=float, metavar="K", help="Replace spots beyond K spreads; 6 is usual.")
 @click.option("--rings", is_flag=True,
               help="Remove rings that are left; reads IMAGE twice.")  # fmt: skip
+@light_options
+@part_options
 @line_option
 @click.option("--resume", is_flag=True, help="Go on with a stopped run; HDF5 and zarr.")
 @work_options
 def correct(
-    image: str, output: str, calibration: str, flat: str | None, dark: str | None, reject: float | None,
-    rings: bool, line: bool, resume: bool, scheduler: str | None, overwrite: bool, jobs: int,
-    batch_size: int | str | None, device: str | None, quiet: bool, **how: Any,
+    image: str, output: str, calibration: str, flat_names: tuple[str, ...], dark: str | None,
+    reject: float | None, rings: bool, roi: str | None, chosen: str | None, line: bool, resume: bool,
+    scheduler: str | None, overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None,
+    quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Correct IMAGE, one frame or many, file to file.
 
@@ -59,41 +65,55 @@ def correct(
     Example:
       detectorcal correct scan.nxs -c detector.h5 -o corrected.nxs
     """  # noqa: D301
-    refuse_inputs(output, image, calibration, flat, dark)
+    light = {name: how.pop(name) for name in LIGHT}
+    refuse_inputs(output, image, calibration, *flat_names, dark, light["monitor"])
     for option in ("--resume",) * resume + ("--scheduler",) * (scheduler is not None):
         refuse_whole(option, output)
     calibrator = DetectorCalibrator.load(calibration)
     calibrator.set_params(n_jobs=jobs, batch_size=batch_size, device=device)
     if reject is not None:
         calibrator.set_params(reject=reject)
-    with (
-        open_frames(image, line=line) as frames,
-        opened("flat", flat, line) as flats,
-        opened("dark", dark, line) as darks,
-    ):
+    with ExitStack() as files:
+        frames = files.enter_context(open_frames(image, line=line))
         if scheduler is not None:
             refuse_unshared(frames)
-        flats = frames.flats if flats is None else flats
+        own = [] if frames.flats is None else [frames.flats]
+        flats = [files.enter_context(opened("flat", name, line)) for name in flat_names] or own
+        darks = files.enter_context(opened("dark", dark, line))
         darks = frames.darks if darks is None else darks
         _refuse_rings_without_flat(rings, flats)
-        correction = calibrator.correction(flats, dark=darks, **how)
+        whole, shape = frames, calibrator.detector_shape_
+        if roi is not None:
+            calibrator = calibrator.crop(*slices_of("--roi", roi))
+            whole, darks, *flats = (windowed(stack, roi, shape) for stack in (whole, darks, *flats))
+        correction = prepare(calibrator, whole, flats, darks, how, light)
         _refuse_dark_flat(correction)
+        frames = whole
+        if chosen is not None:
+            part = slice_of("--frames", chosen)
+            frames, correction = whole.part(part), correction.part(part)
         suppressor = RingSuppressor(correction, n_jobs=jobs, batch_size=batch_size) if rings else None
         made_by = _provenance.describe_correction(
-            calibrator, calibration, {**how, "reject": calibrator.reject, "rings": rings},
-            image=frames, flat=flats, dark=darks,
+            calibrator, calibration,
+            {**how, "reject": calibrator.reject, "rings": rings, **_given(roi=roi, frames=chosen, **light)},
+            image=frames, dark=darks, **dict(zip(("flat", "flat_after"), flats, strict=False)),
         )  # fmt: skip
         del calibrator  # its sums are ten maps that nothing needs any more
         told = {"detectorcal": __version__, "image": image, "calibration": calibration}
-        whole = Output(output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor)
-        _write(whole, correction, scheduler, quiet)
+        result = Output(output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor)
+        _write(result, correction, scheduler, quiet)
     say(f"{output}: {corrected(correction, frames.shape)}", quiet)
     if suppressor is not None:
         say(f"{output}: {changes(suppressor.report_)}", quiet)
 
 
+def _given(**options: Any) -> dict[str, Any]:
+    """Give the options that were."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _refuse_rings_without_flat(rings: bool, flats: Any) -> None:
-    if rings and flats is None:
+    if rings and not flats:
         raise InputError(
             "`--rings` looks for rings in the logarithm of a transmission, which needs a flat: give "
             "`--flat`, or leave out `--rings`."
@@ -119,7 +139,7 @@ def _write(output: Output, correction: Correction, scheduler: str | None, quiet:
                 part = frames.part(run)
                 if scheduler is not None:
                     part = spread(part, step=writer.step, batch_size=correction.batch_size)
-                correction.transform(part, out=writer.part(run))
+                correction.part(run).transform(part, out=writer.part(run))
 
 
 def _pass(number: int, suppressor: RingSuppressor | None) -> str:

@@ -15,9 +15,10 @@ from detectorcal._persistence import check_calibration_name
 from detectorcal.calibrator import METHODS, MOST_FAILED, DetectorCalibrator
 from detectorcal.cli._command import FILE, Command
 from detectorcal.cli._inputs import opened
-from detectorcal.cli._options import json_option, line_option, output_option, work_options
+from detectorcal.cli._options import json_option, line_option, output_option, part_options, work_options
 from detectorcal.cli._output import refuse_inputs, refuse_unshared
 from detectorcal.cli._progress import Watched, progress_bar, say
+from detectorcal.cli._scan import slice_of, windowed
 from detectorcal.cli._words import as_json, figures, summary
 from detectorcal.io import FrameStack, open_frames
 from detectorcal.kernels.smoothing import MODES
@@ -40,11 +41,13 @@ __all__ = ["fit"]
 @click.option("--read-noise", type=float, metavar="DN", help="Noise without light, for curves.")
 @click.option("--mode", type=click.Choice(MODES), default="nearest", show_default=True,
               metavar="NAME", help="What is beyond the edge.")  # fmt: skip
+@part_options
 @line_option
 @json_option
 @work_options
 def fit(
-    sweep: str, output: str, dark: str | None, dark_per_frame: bool, line: bool, scheduler: str | None,
+    sweep: str, output: str, dark: str | None, dark_per_frame: bool, roi: str | None, chosen: str | None,
+    line: bool, scheduler: str | None,
     overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None, quiet: bool,
     json: bool, **params: Any,
 ) -> None:  # fmt: skip
@@ -64,6 +67,7 @@ def fit(
                 f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the "
                 f"sweep, as in `{sweep}:/path`."
             )
+        frames, darks = _part_of(frames, darks, roi, chosen, dark_per_frame)
         if scheduler is not None:
             each = dark_per_frame and isinstance(darks, FrameStack)
             refuse_unshared(frames, *([darks] if each else []))
@@ -84,3 +88,15 @@ def fit(
         click.echo(as_json({"file": output, **found}))
     else:
         say(f"{output}: {summary(found)}", quiet)
+
+
+def _part_of(
+    frames: FrameStack, darks: Any, roi: str | None, chosen: str | None, each: bool
+) -> tuple[Any, Any]:
+    """Give the part of a sweep that is fitted, and its darks: with ``each``, one of every frame."""
+    shape = frames.shape[1:]
+    frames, darks = windowed(frames, roi, shape), windowed(darks, roi, shape)
+    if chosen is None:
+        return frames, darks
+    part = slice_of("--frames", chosen)
+    return frames.part(part), darks.part(part) if each and isinstance(darks, FrameStack) else darks

@@ -7,9 +7,19 @@ from typing import Any
 
 import click
 
+from detectorcal._average import AVERAGES
 from detectorcal.cli._command import FILE
+from detectorcal.scan import DRIFTS
 
-__all__ = ["json_option", "line_option", "output_option", "quiet_option", "work_options"]
+__all__ = [
+    "json_option",
+    "light_options",
+    "line_option",
+    "output_option",
+    "part_options",
+    "quiet_option",
+    "work_options",
+]
 
 
 def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -27,6 +37,19 @@ output_option = click.option(
 line_option = click.option("--line", is_flag=True, help="2-D arrays are of a line detector.")
 json_option = click.option("--json", is_flag=True, help="Print figures as one JSON object, and nothing else.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+part_options = _options(
+    click.option("--roi", metavar="T:B,L:R", help="Rows T to B, columns L to R of the detector."),
+    click.option("--frames", "chosen", metavar="START:STOP[:STEP]", help="Some of the frames, from 0."),
+)
+light_options = _options(
+    click.option("--drift", type=click.Choice(DRIFTS), help="Between flats in the scan (NXtomo)."),
+    click.option(
+        "--flat-average", type=click.Choice(AVERAGES), metavar="NAME", help="mean or median of flats."
+    ),  # fmt: skip
+    click.option("--leave-out-flats", metavar="N,N", help="Flats to leave out, counted from 0."),
+    click.option("--exposure", metavar="IMAGE/FLAT", help="Their exposure times, s, if they differ."),
+    click.option("--monitor", metavar="FILE", type=FILE, help="Light of each image, then of each flat."),
+)
 work_options = _options(
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
     click.option("--jobs", default=-1, show_default=True, help="Threads; -1 takes all cores."),

@@ -14,6 +14,7 @@ from detectorcal._validation import float_dtype
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack, FrameWriter, create_frames, resume_frames
 from detectorcal.io._partial import can_resume, digest
+from detectorcal.kernels.correction import Drift
 from detectorcal.rings import RingSuppressor
 
 __all__ = ["Output", "refuse_inputs", "refuse_unshared", "refuse_whole"]
@@ -57,14 +58,17 @@ def _settings(correction: Correction, suppressor: RingSuppressor | None, dtype: 
     return {
         "calibration or flat": digest(np.asarray(correction.scale, dtype)),
         "dark": digest(np.asarray(correction.dark, dtype)),
-        **(
-            {}
-            if correction.curvature is None
-            else {"curves": digest(np.asarray(correction.curvature, dtype))}
-        ),
+        "curves": None if correction.curvature is None else digest(np.asarray(correction.curvature, dtype)),
+        "light of its frames": None if correction.drift is None else _digest_of(correction.drift, dtype),
         "`--reject`": correction.reject,
         "`--rings`": None if suppressor is None else digest(suppressor.relative_variance()),
     }
+
+
+def _digest_of(drift: Drift, dtype: np.dtype) -> str:
+    """Give one checksum of all that a drift consists of."""
+    drift = drift.with_beams(lambda beams: beams.astype(dtype))
+    return "".join(digest(np.asarray(values)) for values in drift if values is not None)
 
 
 def refuse_inputs(output: str, *inputs: str | None) -> None:
