@@ -45,7 +45,7 @@ light_options = _options(
     click.option("--drift", type=click.Choice(DRIFTS), help="Between flats in the scan (NXtomo)."),
     click.option(
         "--flat-average", type=click.Choice(AVERAGES), metavar="NAME", help="mean or median of flats."
-    ),  # fmt: skip
+    ),
     click.option("--leave-out-flats", metavar="N,N", help="Flats to leave out, counted from 0."),
     click.option("--exposure", metavar="IMAGE/FLAT", help="Their exposure times, s, if they differ."),
     click.option("--monitor", metavar="FILE", type=FILE, help="Light of each image, then of each flat."),
