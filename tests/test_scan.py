@@ -350,3 +350,41 @@ def test_bad_parameters(detector, beam, parameters, message):
     given = {"flats": [beam, beam], "flat_positions": [0, N], **parameters}
     with pytest.raises(InputError, match=message):
         ScanCorrection(cal, **given).fit(np.broadcast_to(beam, (N, *SHAPE)))
+
+
+class TestRealFlats:
+    """Ten flats of a beamline's scan, tomopy's tooth."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def tooth(cls, shared_data):
+        with h5py.File(shared_data / "tomopy_tooth" / "tooth.h5") as file:
+            return {name: file[f"exchange/data{name}"][:] for name in ("", "_white", "_dark")}
+
+    def test_one_spoiled(self, tooth):
+        flats = tooth["_white"].copy()
+        good = average(flats)
+        flats[3] //= 2
+        off = [
+            np.abs(flat / good - 1).mean()
+            for flat in (average(flats), average(flats, "median"), average(flats, leave_out=[3]))
+        ]
+        assert off[0] == pytest.approx(0.05, abs=1e-3)  # half of a tenth
+        assert off[1] < 2e-3
+        assert off[2] < off[1]
+
+    def test_noise_of_a_median(self, tooth):
+        """Of five: its standard deviation is sqrt(1.43) = 1.20 times that of the mean, for normal noise."""
+        halves = [[average(tooth["_white"][k::2], how) for k in (0, 1)] for how in ("mean", "median")]
+        mean, median = (np.std((a - b) / a) for a, b in halves)
+        assert 1.1 < median / mean < 1.25
+
+    def test_median_corrects_as_the_mean_does(self, tooth):
+        cal = DetectorCalibrator(50).fit(tooth["_white"], dark=tooth["_dark"])
+        T = [
+            ScanCorrection(cal, tooth["_white"], average=how, dark=tooth["_dark"]).fit_transform(tooth[""])
+            for how in ("mean", "median")
+        ]
+        background = [t[:, :, 10:90].mean() for t in T]
+        assert background[0] == pytest.approx(0.995, abs=1e-3)
+        assert background[1] == pytest.approx(background[0], abs=3e-4)
