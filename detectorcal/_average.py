@@ -108,10 +108,10 @@ class Chosen:
         self.dtype = stack.dtype
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        batch, *rows = key if isinstance(key, tuple) else (key,)
+        batch, *rows = key if isinstance(key, tuple) else (key, ...)
         numbers = self._numbers[batch]
         runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
-        parts = [to_host(np.asarray(self._stack[(slice(run[0], run[-1] + 1), *rows)])) for run in runs]
+        parts = [to_host(self._stack[(slice(run[0], run[-1] + 1), *rows)]) for run in runs]
         return np.concatenate(parts)
 
 
@@ -127,4 +127,4 @@ def _median(frames: Stack) -> Float64:
 def _rows(frames: Stack, rows: slice) -> np.ndarray:
     if rows == slice(0, frames.shape[1]):
         return to_host(read(frames, slice(0, frames.shape[0]))).astype(np.float64, copy=False)
-    return np.asarray(to_host(frames[:, rows]), dtype=np.float64)
+    return to_host(frames[:, rows, ...]).astype(np.float64, copy=False)

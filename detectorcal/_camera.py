@@ -116,7 +116,6 @@ def binned(calibrator: Any, factors: int | Sequence[int], readout: str) -> Any:
     lost = (defects & UNCALIBRATED) != 0
     coef = np.where(lost, 1.0, 1 / each(1 / old["coef_"], np.mean))
     gain_std = np.sqrt(each((old["coef_std_"] / old["coef_"] ** 2) ** 2, np.sum)) / n
-    noise = math.sqrt(n) * level / n  # of a readout that adds numbers, against one of a single pixel
     new = {
         "coef_": coef,
         "coef_std_": np.where(lost, np.nan, coef**2 * gain_std),
@@ -132,17 +131,24 @@ def binned(calibrator: Any, factors: int | Sequence[int], readout: str) -> Any:
         "frozen_": "binned",
     }
     if "covariance_" in old:
-        powers = np.array([1, level, level**2]).reshape(-1, *(1,) * len(shape))
-        covariance = each(old["covariance_"], np.sum) / n**2 / powers
-        new |= {
-            "curvature_": np.where(lost, 0.0, each(old["curvature_"], np.mean) / level),
-            "covariance_": np.where(lost, np.nan, covariance),
-            "prior_std_": old["prior_std_"] / level / math.sqrt(n),
-            "read_noise_": old["read_noise_"] * noise,
-            "read_noise_level_": old["read_noise_level_"] * level,
-        }
+        new |= _binned_curves(old, each, level, n, lost)
     params = _binned_params(calibrator, each, level, n)
     return _made(calibrator, params, new, {"bin": list(blocks), "readout": readout})
+
+
+def _binned_curves(
+    old: dict[str, Any], each: Callable[..., np.ndarray], level: int, n: int, lost: np.ndarray
+) -> dict[str, Any]:
+    """Give what only curves have: gains and curvatures are averaged, and so is their noise."""
+    powers = np.array([1, level, level**2]).reshape(-1, *(1,) * lost.ndim)
+    covariance = each(old["covariance_"], np.sum) / n**2 / powers
+    return {
+        "curvature_": np.where(lost, 0.0, each(old["curvature_"], np.mean) / level),
+        "covariance_": np.where(lost, np.nan, covariance),
+        "prior_std_": old["prior_std_"] / level / math.sqrt(n),
+        "read_noise_": old["read_noise_"] * level / math.sqrt(n),
+        "read_noise_level_": old["read_noise_level_"] * level,
+    }
 
 
 def _binned_sums(calibrator: Any, each: Callable[..., np.ndarray], level: int) -> Sums:

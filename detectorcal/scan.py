@@ -5,35 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from detectorcal import _validation as validation
-from detectorcal._average import AVERAGES, Chosen, average, weight_of
+from detectorcal._average import AVERAGES, average, weight_of
 from detectorcal._clone import clone_with
 from detectorcal._errors import InputError, warn
+from detectorcal._groups import DRIFTS, Group, between, checked_exposure, groups_of, readings
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.correction import Correction
 from detectorcal.kernels.correction import Drift
 
-__all__ = ["DRIFTS", "ScanCorrection"]
-
-DRIFTS = ("linear", "nearest")
+__all__ = ["ScanCorrection"]
 
 NO_RESIDUALS = 1e9
 """Standard deviations beyond which no residual lies: with this threshold a flat tells the beam alone."""
-
-
-class Group(NamedTuple):
-    """Flats taken at one moment of a scan."""
-
-    position: float
-    numbers: np.ndarray
-    """Of its frames, among all flats."""
-    frames: Stack
 
 
 class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -191,8 +181,8 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         self.detector_shape_ = self.calibrator.detector_shape_
         self.n_features_in_ = math.prod(self.detector_shape_)
         self.n_frames_ = math.prod(X.shape) // self.n_features_in_
-        groups = _groups_of(self.flats, self.flat_positions, self.detector_shape_, flattened)
-        times = _checked_exposure(self.exposure)
+        groups = groups_of(self.flats, self.flat_positions, self.detector_shape_, flattened)
+        times = checked_exposure(self.exposure)
         flat_light, factor = self._light(groups, times)
         dark, flat_dark = self._darks(times)
         flats = [average(group.frames, self.average).reshape(self.detector_shape_) for group in groups]
@@ -200,7 +190,7 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
             flats = [flat - flat_dark for flat in flats]
         pooled, beams = self._corrections(flats, self._weights(groups), dark, flat_dark is None)
         beams = [beam / light for beam, light in zip(beams, flat_light, strict=True)]
-        self.brightness_ = np.array([np.nanmedian(beam) for beam in beams])
+        self.brightness_ = np.array([_median_of_known(beam) for beam in beams])
         self.correction_ = pooled.set_params(drift=self._drift(groups, beams, factor))
         return self
 
@@ -228,6 +218,23 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         """
         check_is_fitted(self)
         return self.correction_.transform(X, out=out)
+
+    def fit_transform(self, X: Stack, y: Any = None, *, out: Any = None) -> Any:
+        """Prepare the correction of a scan, and correct it.
+
+        Parameters
+        ----------
+        X, y
+            As in :meth:`fit`.
+        out
+            As in :meth:`transform`.
+
+        Returns
+        -------
+        array of the shape of ``X``
+            As :meth:`transform` gives it.
+        """
+        return self.fit(X).transform(X, out=out)
 
     def part(self, run: slice | np.ndarray) -> Correction:
         """Give the correction of some projections.
@@ -279,15 +286,14 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 
     def _weights(self, groups: list[Group]) -> list[int]:
         """Give the number of frames that tell each group's flat."""
-        made_of: Any = self.n_flats if np.ndim(self.n_flats) else [self.n_flats] * len(groups)  # type: ignore[arg-type]
+        told: Any = self.n_flats
+        made_of = told if np.ndim(told) else [told] * len(groups)
         if len(made_of) != len(groups):
             raise InputError(
                 f"`n_flats` has {len(made_of)} numbers, but there are {len(groups)} groups of flats."
             )
         counts = [validation.check_integer("n_flats", n, at_least=1) or 1 for n in made_of]
-        return [
-            n * weight_of(len(group.numbers), self.average) for n, group in zip(counts, groups, strict=True)
-        ]
+        return [counts[group.number] * weight_of(len(group.numbers), self.average) for group in groups]
 
     def _light(self, groups: list[Group], times: tuple[float, ...] | None) -> tuple[Float64, Float64]:
         """Give the light of each group of flats, in any unit, and what each result is multiplied by."""
@@ -298,14 +304,14 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         if self.monitor is None or self.flat_monitor is None:
             factor = 1.0 if times is None else times[1] / times[0]
             return np.ones(len(groups)), np.full(self.n_frames_, factor)
-        counted = _readings("monitor", self.monitor, {self.n_frames_: "projections"})
+        counted = readings("monitor", self.monitor, {self.n_frames_: "projections"})
         of_flats = self.flat_monitor if np.ndim(self.flat_monitor) else [self.flat_monitor] * len(groups)
         n_flats = sum(len(group.numbers) for group in groups)
         lengths = {n_flats: "flats", len(groups): "groups of flats"}
-        read = _readings("flat_monitor", of_flats, lengths)
-        if len(read) != len(groups):
-            read = np.array([read[group.numbers].mean() for group in groups])
-        return read / read.mean(), read.mean() / counted
+        read = readings("flat_monitor", of_flats, lengths)
+        by_group = len(read) == len(groups)
+        light = np.array([read[g.number if by_group else g.numbers].mean() for g in groups])
+        return light / light.mean(), light.mean() / counted
 
     def _darks(self, times: tuple[float, ...] | None) -> tuple[Any, Float64 | None]:
         """Give the dark of projections; and that of flats, if it is another one."""
@@ -368,7 +374,7 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
             alike = np.zeros(self.n_frames_, np.intp)
             return None if np.all(factor == 1) else Drift(None, alike, alike, factor * 0, factor)
         positions = np.array([group.position for group in groups])
-        return Drift(np.stack(beams), *_between(positions, self.n_frames_, self.drift), factor)
+        return Drift(np.stack(beams), *between(positions, self.n_frames_, self.drift), factor)
 
     def __sklearn_clone__(self) -> Self:
         copied: Self = clone_with(self, "calibrator", "flats", "dark", "bias")
@@ -378,93 +384,11 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         return validation.tags_of_frames(super().__sklearn_tags__())
 
 
+def _median_of_known(beam: Float64) -> float:
+    known = beam[np.isfinite(beam)]
+    return float(np.median(known)) if known.size else float("nan")
+
+
 def _is_nothing(dark: Any) -> bool:
     """Whether a dark is 0 everywhere, as far as that is known without reading it."""
     return dark is None or (isinstance(dark, (int, float, np.ndarray)) and not np.any(dark))
-
-
-def _groups_of(flats: Any, positions: Any, shape: Shape, flattened: bool) -> list[Group]:
-    """Tell the groups of flats, in the order of their positions."""
-
-    def checked(name: str, value: Any) -> Stack:
-        if np.ndim(value) == 0 and not hasattr(value, "shape"):
-            raise InputError(f"`{name}` must be a frame or a stack of them, got {value!r}.")
-        stack: Stack = validation.as_map_stack(
-            name, value, shape, flattened=flattened, whose="this calibration"
-        )
-        return stack
-
-    if isinstance(flats, (list, tuple)):
-        stacks = [checked(f"flats[{number}]", value) for number, value in enumerate(flats)]
-        ends = np.cumsum([0, *(stack.shape[0] for stack in stacks)])
-        at = _positions(positions, len(stacks), "groups of flats")
-        groups = [
-            Group(place, np.arange(*ends[i : i + 2]), stack)
-            for i, (place, stack) in enumerate(zip(at.tolist(), stacks, strict=True))
-        ]
-    else:
-        stack = checked("flats", flats)
-        if positions is None:
-            return [Group(0.0, np.arange(stack.shape[0]), stack)]
-        at = _positions(positions, stack.shape[0], "flats")
-        numbers = [np.flatnonzero(at == place) for place in np.unique(at)]
-        groups = [Group(float(at[chosen[0]]), chosen, Chosen(stack, chosen)) for chosen in numbers]
-    groups.sort(key=lambda group: group.position)
-    if len({group.position for group in groups}) < len(groups):
-        raise InputError("`flat_positions` has a position twice: give flats taken together as one stack.")
-    return groups
-
-
-def _positions(positions: Any, n: int, of_what: str) -> Float64:
-    if n == 0:
-        raise InputError("`flats` is empty: give one group of flats at least.")
-    if positions is None:
-        if n > 1:
-            raise InputError(
-                f"`flats` has {n} groups, so `flat_positions` must tell where in the scan each was taken, "
-                "counted in projections."
-            )
-        return np.zeros(1)
-    at = np.asarray(validation.as_real("flat_positions", positions), dtype=np.float64)
-    if at.shape != (n,) or not np.all(np.isfinite(at)):
-        raise InputError(f"`flat_positions` must be {n} finite numbers, one for each of the {of_what}.")
-    return at
-
-
-def _between(positions: Float64, n_frames: int, drift: str) -> tuple[np.ndarray, np.ndarray, Float64]:
-    """Tell between which groups each projection lies, and where between them."""
-    numbers = np.arange(n_frames)
-    after = np.searchsorted(positions, numbers, side="right")
-    before, after = np.maximum(after - 1, 0), np.minimum(after, len(positions) - 1)
-    gap = positions[after] - positions[before]
-    share = np.divide(numbers - positions[before], gap, out=np.zeros(n_frames), where=gap > 0)
-    if drift == "nearest":
-        nearest = np.where(share > 0.5, after, before)
-        return nearest, nearest, np.zeros(n_frames)
-    return before, after, share
-
-
-def _checked_exposure(exposure: Any) -> tuple[float, ...] | None:
-    if exposure is None:
-        return None
-    if not isinstance(exposure, (tuple, list)) or len(exposure) not in (2, 3):
-        raise InputError(
-            f"`exposure` must be (image, flat) or (image, flat, dark), times in s, got {exposure!r}."
-        )
-    return tuple(validation.check_number("exposure", time, above=0) or 0.0 for time in exposure)
-
-
-def _readings(name: str, values: Any, lengths: dict[int, str]) -> Float64:
-    """Check what a monitor counted."""
-    read = np.asarray(validation.as_real(name, values), dtype=np.float64)
-    if read.ndim != 1 or len(read) not in lengths:
-        wanted = " or ".join(f"{n}, one for each of the {what}" for n, what in lengths.items())
-        raise InputError(f"`{name}` must be a list of readings, {wanted}, but has shape {read.shape}.")
-    bad = np.flatnonzero(~(np.isfinite(read) & (read > 0)))
-    if bad.size:
-        raise InputError(
-            f"`{name}` must be above 0, but {bad.size} of {len(read)} readings are not, the first being "
-            f"{read[bad[0]]:g} at number {bad[0]}: without light, or a reading of it, there is nothing to "
-            "divide by. Leave those frames out, or correct without a monitor."
-        )
-    return read

@@ -264,6 +264,10 @@ class TestLight:
             cal, list(flats), [0, N - 1], monitor=1000 * flicker, flat_monitor=1000 * of_flats
         ).fit_transform(raw)
         assert np.abs(T / T[0] - 1).max() < (1e-4 if cal.method == "curved" else 1e-9)
+        turned = ScanCorrection(
+            cal, list(flats[::-1]), [N - 1, 0], monitor=1000 * flicker, flat_monitor=1000 * of_flats[::-1]
+        )
+        np.testing.assert_array_equal(turned.fit_transform(raw), T)  # in any order
         off = ScanCorrection(cal, list(flats), [0, N - 1]).fit_transform(raw)
         assert np.abs(off / off[0] - 1).max() > 0.3
         # one reading for each frame of a group is as good as their mean
@@ -294,6 +298,14 @@ class TestAverage:
                 np.testing.assert_array_equal(average(stack, "median"), np.median(flats, axis=0))
                 left = average(stack, "median", leave_out=[1, 5])
                 np.testing.assert_array_equal(left, np.median(flats[[0, 2, 3, 4, 6]], axis=0))
+
+    def test_other_libraries(self, detector, beam):
+        da, xp = (pytest.importorskip(name) for name in ("dask.array", "array_api_strict"))
+        flats = detector.flats(beam, 7, 0)
+        for stack in (da.from_array(flats, chunks=(2, 20, -1)), xp.asarray(flats)):
+            for how in ("mean", "median"):
+                wanted = average(flats, how, leave_out=[0, 3])
+                np.testing.assert_array_equal(average(stack, how, leave_out=[0, 3]), wanted)
 
     def test_weight_of_a_median(self):
         """Its variance is pi / 2 that of the mean: what `n_flats` counts is what the noise shows."""

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from detectorcal._average import AVERAGES
+from detectorcal._groups import DRIFTS
 from detectorcal.cli._command import FILE
-from detectorcal.scan import DRIFTS
 
 __all__ = [
     "json_option",
