@@ -228,6 +228,25 @@ class TestBin:
             cal.bin(2, readout="max")
 
 
+def test_inspect_and_report_of_a_readout(frames, tmp_path, capsys):
+    """What became of the detector is told, and a page is written without a sweep."""
+    from detectorcal.cli import main
+
+    cal = DetectorCalibrator(SIGMA).fit(frames[0], dark=frames[1])
+    made = cal.crop(slice(3, 83), slice(0, 100)).bin(2, readout="sum")
+    made.save(tmp_path / "made.h5")
+    with pytest.raises(SystemExit) as stop:
+        main(["inspect", str(tmp_path / "made.h5")])
+    assert not stop.value.code
+    told = capsys.readouterr().out
+    assert "cropped to pixels [3, 83], [0, 100], then binned 2x2 (sum)" in told
+    assert "40x50 pixels" in told
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(tmp_path / "made.h5"), "-o", str(tmp_path / "made.html")])
+    assert not stop.value.code
+    assert "40 x 50" in (page := (tmp_path / "made.html").read_text(encoding="utf-8")) or "40x50" in page
+
+
 def test_a_file_that_lies_about_it(frames, tmp_path):
     from detectorcal import _record
 
