@@ -13,7 +13,7 @@ from detectorcal._errors import InputError
 from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.cli._inputs import opened
-from detectorcal.cli._options import line_option, output_option, work_options
+from detectorcal.cli._options import line_option, output_option, storage_options, work_options
 from detectorcal.cli._output import Output, refuse_inputs, refuse_unshared, refuse_whole
 from detectorcal.cli._progress import Watched, progress_bar, say
 from detectorcal.cli._words import changes, count, pixels, started_at
@@ -41,6 +41,7 @@ __all__ = ["correct"]
               help="Remove what rings are left, within 3 standard errors; reads IMAGE twice.")  # fmt: skip
 @line_option
 @click.option("--resume", is_flag=True, help="Go on with what a stopped run left; HDF5 and zarr.")
+@storage_options
 @work_options
 def correct(
     image: str, output: str, calibration: str, flat: str | None, dark: str | None, reject: float | None,
@@ -56,9 +57,10 @@ def correct(
     Example:
       detectorcal correct scan.nxs -c detector.h5 -o corrected.nxs
     """  # noqa: D301
+    storage = {name: how.pop(name) for name in ("chunks", "compression")}
     refuse_inputs(output, image, calibration, flat, dark)
     for option in ("--resume",) * resume + ("--scheduler",) * (scheduler is not None):
-        refuse_whole(option, output)
+        refuse_whole(option, output, storage)
     calibrator = DetectorCalibrator.load(calibration)
     calibrator.set_params(n_jobs=jobs, batch_size=batch_size, device=device)
     if reject is not None:
@@ -82,7 +84,9 @@ def correct(
         )  # fmt: skip
         del calibrator  # its sums are ten maps that nothing needs any more
         told = {"detectorcal": __version__, "image": image, "calibration": calibration}
-        whole = Output(output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor)
+        whole = Output(
+            output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor, storage
+        )
         _write(whole, correction, scheduler, quiet)
     what = "transmission" if flats is not None else "DN above dark"
     say(f"{output}: {count(len(frames), 'frame')} of {pixels(frames.shape[1:])}, {what}", quiet)
@@ -114,7 +118,7 @@ def _write(output: Output, correction: Correction, scheduler: str | None, quiet:
             correction.set_params(scale=correction.scale * suppressor.multiplier_)
         with progress_bar(len(frames), "correcting", quiet, writer.n_written) as writer.progress:
             for run in writer.missing():
-                part = frames.part(run)
+                part = frames.part(run, step=writer.step)
                 if scheduler is not None:
                     part = spread(part, step=writer.step, batch_size=correction.batch_size)
                 correction.transform(part, out=writer.part(run))

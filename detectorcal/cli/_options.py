@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-__all__ = ["line_option", "output_option", "quiet_option", "work_options"]
+from detectorcal._errors import InputError
+
+__all__ = ["line_option", "output_option", "quiet_option", "storage_options", "work_options"]
 
 
 def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -39,3 +41,23 @@ work_options = _options(
     ),
     quiet_option,
 )
+storage_options = _options(
+    click.option(
+        "--chunks",
+        metavar="N|NxHxW",
+        callback=lambda _, __, word: None if word is None else _chunks(word),
+        help="Chunks of N frames, or of that shape; HDF5 and zarr.",
+    ),
+    click.option(
+        "--compression",
+        metavar="WORD",
+        help="gzip, or what else the output's format has: lzf, zstd, blosc, bitshuffle.",
+    ),
+)
+
+
+def _chunks(word: str) -> tuple[int, ...]:
+    sizes = word.split("x")
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise InputError(f"`--chunks` is a number of frames, or a shape as in 8x256x256, not {word!r}.")
+    return tuple(map(int, sizes))

@@ -37,9 +37,10 @@ It stands for the version of detectorcal in the comparison of two jobs: almost n
 _FORMATS: dict[str, Any] = {"hdf5": hdf5, "zarr": zarr}
 
 
-def can_resume(path: _typing.Path) -> bool:
-    """Tell whether `resume_frames` writes outputs of this name."""
-    return locate_output(path).format in _FORMATS
+def can_resume(path: _typing.Path, *, plain: bool = True) -> bool:
+    """Tell whether `resume_frames` writes outputs of this name, `plain` ones or in chunks and compressed."""
+    found = locate_output(path).format
+    return found == "zarr" or (found in _FORMATS and plain)
 
 
 @contextmanager

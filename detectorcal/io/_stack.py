@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import operator
 import socket
 import threading
@@ -179,6 +180,7 @@ class FrameStack:
         self.shape: Shape = (len(self.frames), *map(len, self.pixels))
         self.dtype: np.dtype[Any] = reader.dtype
         self.path = path
+        self._step = 1
         self.layout = layout
         self.flats = flats
         self.darks = darks
@@ -188,7 +190,7 @@ class FrameStack:
     @property
     def step(self) -> int:
         """Number of frames that are best read together: those of a chunk of the file."""
-        return getattr(self._reader, "step", 1)
+        return math.lcm(self._step, getattr(self._reader, "step", 1))
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -203,13 +205,15 @@ class FrameStack:
             told["pixels"] = [[axis.start, axis.stop, axis.step] for axis in self.pixels]
         return told
 
-    def part(self, run: slice | NDArray[Any]) -> "FrameStack":
+    def part(self, run: slice | NDArray[Any], *, step: int = 1) -> "FrameStack":
         """Give some of the frames as a stack; it is closed with this one.
 
         Parameters
         ----------
         run : slice, array of int or array of bool
             Of the frames, as an index takes them.
+        step : int, default: 1
+            Frames that whoever takes them in would have together; the `step` of the part is a multiple.
 
         Returns
         -------
@@ -220,7 +224,9 @@ class FrameStack:
         if not len(frames):
             raise InputError(f"`{self.path}` has {len(self)} frames, of which {run} chooses none.")
         angles = None if self.angles is None else self.angles[run]
-        return self._like(frames, self.pixels, angles=angles)
+        part = self._like(frames, self.pixels, angles=angles)
+        part._step = step
+        return part
 
     def window(self, *pixels: slice) -> "FrameStack":
         """Give a part of every frame as a stack; it is closed with this one.

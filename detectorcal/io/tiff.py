@@ -87,8 +87,7 @@ def create(path: Path, plan: Plan) -> Sink:
     with tifffile.TiffWriter(path, bigtiff=needs_bigtiff(plan)) as tif:
         offset, _ = tif.write(
             None,
-            # a lone frame is an image to other programs, not a stack of one
-            shape=plan.shape[1:] if len(plan.shape) == 3 and plan.shape[0] == 1 else plan.shape,
+            shape=_pages_shape(plan),
             dtype=plan.dtype,
             photometric="minisblack",
             metadata=plan.attributes,
@@ -96,6 +95,11 @@ def create(path: Path, plan: Plan) -> Sink:
             returnoffset=True,
         )
     return RawSink(path, offset, plan)
+
+
+def _pages_shape(plan: Plan) -> Shape:
+    """Give the shape for other programs, to which a lone frame is an image and not a stack of one."""
+    return plan.shape[1:] if len(plan.shape) == 3 and plan.shape[0] == 1 else plan.shape
 
 
 class _PageSink:
@@ -110,7 +114,8 @@ class _PageSink:
             )
         self._tif = tifffile.TiffWriter(path, bigtiff=needs_bigtiff(plan))
         self._next = 0
-        self._description = json.dumps(plan.attributes) if plan.attributes else None
+        # the pages belong together; without the word tifffile would look for it among the attributes
+        self._description: str | None = json.dumps({"shape": _pages_shape(plan), **plan.attributes})
         self._how = tiff_options(compression)
 
     def put(self, start: int, frames: NDArray[Any]) -> None:
