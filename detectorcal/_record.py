@@ -19,7 +19,7 @@ from detectorcal._camera import FROZEN, sums_when_frozen
 from detectorcal._errors import InputError
 from detectorcal._validation import check_number
 from detectorcal._version import __version__
-from detectorcal.kernels.model import ResponseModel, sum_names
+from detectorcal.kernels.model import COMMON, ResponseModel, sum_names
 
 __all__ = ["DESCRIPTIONS", "made_with", "pack", "parameters_of", "provenance", "unpack"]
 
@@ -153,6 +153,7 @@ def unpack(
     sums = [f"sums/{name}" for name in names]
     for name in ("coef", "coef_std", *sums):
         _expect_array(arrays, name, np.float64)
+    _expect_possible(arrays)
     _expect_array(arrays, "defects", np.uint8)
     if "dark" in arrays:
         _expect_array(arrays, "dark", np.float64)
@@ -235,6 +236,14 @@ def _expect_array(arrays: Mapping[str, np.ndarray], name: str, dtype: type) -> N
     _expect(name in arrays, f"its array {name!r} is missing")
     found = arrays[name].dtype
     _expect(found == dtype, f"its array {name!r} is {found} and not {np.dtype(dtype)}")
+
+
+def _expect_possible(arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse sums that no frames give: numbers of frames, values above a cutoff that is not negative."""
+    for name in (f"sums/{name}" for name in COMMON):
+        values = arrays.get(name, np.zeros(1))
+        sound = bool((np.isfinite(values) & (values >= 0)).all())
+        _expect(sound, f"its array {name!r} has values that are negative or not finite")
 
 
 def _with_tuple(params: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

@@ -960,6 +960,14 @@ class TestFilesThatLie:
         header, arrays = whole
         self.refused(tmp_path, header, changed(arrays, ["coef"], np.full(SHAPE, np.nan)), "not finite")
 
+    @pytest.mark.parametrize("name", ["sums/frames", "sums/expected"])
+    @pytest.mark.parametrize("value", [np.nan, -1, np.inf])
+    def test_impossible_sums(self, whole, tmp_path, name, value):
+        header, arrays = whole
+        lie = arrays[name].copy()
+        lie.flat[5] = value
+        self.refused(tmp_path, header, changed(arrays, [name], lie), f"{name}' has values that are neg")
+
     def test_method_whose_sums_are_not_there(self, tmp_path, sweep):
         DetectorCalibrator(SIGMA, method="photon").fit(sweep).save(tmp_path / "cal.h5")
         header, arrays = read_calibration(tmp_path / "cal.h5")

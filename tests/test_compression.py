@@ -12,13 +12,16 @@ import pytest
 import tifffile
 import zarr
 
-from detectorcal import _hdf5
+from detectorcal import DetectorCalibrator, _hdf5
 from detectorcal._errors import InputError, MissingDependencyError, WriteError
 from detectorcal._hdf5 import Guarded
-from detectorcal.io import create_frames, open_frames, resume_frames
+from detectorcal._streaming import batches
+from detectorcal.cli import main
+from detectorcal.io import create_frames, open_frames, read_attributes, resume_frames
 from detectorcal.io._compression import BUILT_IN, WITH_EXTRA
 
 FRAMES = np.random.default_rng(2).normal(100, 10, (11, 40, 50)).astype("f4")
+TOLD = {"a": [1, 2], "inputs": {"image": {"shape": [7]}}}
 SUFFIX = {"hdf5": ".h5", "zarr": ".zarr", "tiff": ".tif"}
 WORDS = [(kind, word) for words in (BUILT_IN, WITH_EXTRA) for kind in words for word in words[kind]]
 SMALLER = {"none": 1.01, "lzf": 0.97, "lz4": 0.97}
@@ -35,9 +38,10 @@ def size_of(path) -> int:
 def test_compressed_outputs(tmp_path, kind, word, dtype):
     frames = np.round(FRAMES).astype(dtype) if dtype == "uint16" else FRAMES.astype(dtype)
     path = tmp_path / f"out{SUFFIX[kind]}"
-    with create_frames(path, frames.shape, dtype, compression=word, attributes={"a": [1, 2]}) as out:
+    with create_frames(path, frames.shape, dtype, compression=word, attributes=TOLD) as out:
         for start in range(0, len(frames), 4):
             out[start : start + 4] = frames[start : start + 4]
+    assert read_attributes(path) == TOLD
     with open_frames(path) as stack:
         assert (stack.shape, stack.dtype) == (frames.shape, frames.dtype)
         np.testing.assert_array_equal(stack[:], frames)
@@ -248,3 +252,83 @@ def test_a_disk_that_is_really_full(tmp_path, name):
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+# --- the command line
+
+
+@pytest.fixture
+def command(tmp_path, capsys):
+    """Run `correct` on a scan; give the line on stderr that it fails with."""
+    sweep = np.random.default_rng(4).normal(1, 0.02, (40, 50)) * np.linspace(200, 3000, 6)[:, None, None]
+    DetectorCalibrator(sigma=3).fit(sweep).save(tmp_path / "cal.h5")
+    np.save(tmp_path / "scan.npy", sweep.astype("f4"))
+
+    def run(output: str, *words: str) -> str:
+        told = [
+            "correct",
+            tmp_path / "scan.npy",
+            "-c",
+            tmp_path / "cal.h5",
+            "-o",
+            tmp_path / output,
+            "-q",
+            *words,
+        ]
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in told])
+        error = capsys.readouterr().err
+        assert (stop.value.code or 0, error.count("\n")) in ((0, 0), (2, 1))
+        return error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("output", "words", "chunks"),
+    [
+        ("out.h5", ["--compression", "gzip"], (6, 40, 50)),
+        ("out.h5", ["--chunks", "2", "--compression", "bitshuffle"], (2, 40, 50)),
+        ("out.h5", ["--chunks", "6x1x50"], (6, 1, 50)),
+        ("out.zarr", ["--chunks", "50", "--compression", "blosc", "--resume"], (6, 40, 50)),
+        ("out.tif", ["--compression", "zstd"], None),
+    ],
+)
+def test_command(command, tmp_path, output, words, chunks):
+    assert command("plain.npy") == command(output, *words) == ""
+    with open_frames(tmp_path / output) as stack:
+        np.testing.assert_array_equal(stack[:], np.load(tmp_path / "plain.npy"))
+    if chunks is not None:
+        found = (
+            h5py.File(tmp_path / output)["data"] if output == "out.h5" else zarr.open_array(tmp_path / output)
+        )
+        assert found.chunks == chunks
+
+
+@pytest.mark.parametrize(
+    ("output", "words", "told"),
+    [
+        ("out.h5", ["--compression", "zip"], "gzip, lzf; with the extra `codecs` also"),
+        ("out.npy", ["--compression", "gzip"], "for HDF5, zarr and TIFF outputs"),
+        ("out.tif", ["--chunks", "2"], "`chunks` are for HDF5 and zarr outputs"),
+        ("out.h5", ["--chunks", "2x0x3"], "a shape as in 8x256x256, not '2x0x3'"),
+        ("out.h5", ["--chunks", "2x3"], "`chunks` must be 3 positive integers"),
+        ("out.h5", ["--chunks", "60x40x50"], "as asked"),
+        (
+            "out.h5",
+            ["--compression", "gzip", "--resume"],
+            "which is written as a whole. Name an output .zarr",
+        ),
+        ("out.h5", ["--chunks", "2", "--scheduler", "local"], "`--scheduler` is not for an HDF5 output with"),
+    ],
+)
+def test_command_refuses(command, tmp_path, output, words, told):
+    assert told in command(output, *words)
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["cal.h5", "scan.npy"]
+
+
+def test_parts_go_along_the_chunks_of_the_output(scan):
+    """So that none is compressed twice."""
+    assert scan.part(slice(0, 8), step=3).step == 3
+    assert [batch.stop for batch in batches(scan.part(slice(0, 11), step=3), 20)] == [11]
+    assert batches(scan.part(slice(0, 11), step=3), 1)[0].stop == 8  # not at any price

@@ -1,6 +1,7 @@
 """NXtomo and DXchange files as beamlines write them: found through their links, copied but for the frames."""
 
 import os
+import re
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -171,6 +172,29 @@ def test_missing_parts_of_a_virtual_dataset(tmp_path):
     (tmp_path / "frame_03.h5").unlink()
     with pytest.raises(MissingFileError, match=r"frame_03\.h5` is missing"):
         open_frames(tmp_path / "scan.nxs")
+
+
+@pytest.mark.parametrize(("shape", "told"), [((3, *SHAPE), "Was the scan stopped"), ((84, 5), "(84, 5)")])
+def test_parts_of_other_shapes(tmp_path, shape, told):
+    """HDF5 reads zeros for what is not there, and crashes over other axes."""
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        file.create_dataset("data", shape, "u2")
+    layout = h5py.VirtualLayout(FRAMES.shape, "u2")
+    layout[2:] = h5py.VirtualSource("part.h5", "data", FRAMES.shape)[2:]
+    with h5py.File(tmp_path / "scan.nxs", "w") as file:
+        file.create_virtual_dataset("data", layout)
+    with pytest.raises(DamagedFileError, match=re.escape(told)):
+        open_frames(tmp_path / "scan.nxs")
+
+
+def test_virtual_dataset_made_of_itself(tmp_path):
+    with h5py.File(tmp_path / "scan.nxs", "w") as file:
+        for name, other in (("one", "other"), ("other", "one")):
+            layout = h5py.VirtualLayout(FRAMES.shape, "u2")
+            layout[...] = h5py.VirtualSource(".", other, FRAMES.shape)
+            file.create_virtual_dataset(name, layout)
+    with pytest.raises(DamagedFileError, match="made of each other"):
+        open_frames(f"{tmp_path / 'scan.nxs'}:/one")
 
 
 def test_absurd_virtual_sizes_are_refused(tmp_path):

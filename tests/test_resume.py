@@ -87,8 +87,8 @@ class Reads:
         parts: dict[int, int] = {}
         part = FrameStack.part
 
-        def numbered(stack, run):
-            found = part(stack, run)
+        def numbered(stack, run, **options):
+            found = part(stack, run, **options)
             parts[id(found)] = run.start
             self.kept = found
             return found

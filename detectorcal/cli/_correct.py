@@ -15,7 +15,14 @@ from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.cli._command import FILE, Command
 from detectorcal.cli._inputs import opened
-from detectorcal.cli._options import light_options, line_option, output_option, part_options, work_options
+from detectorcal.cli._options import (
+    light_options,
+    line_option,
+    output_option,
+    part_options,
+    storage_options,
+    work_options,
+)
 from detectorcal.cli._output import Output, refuse_inputs, refuse_unshared, refuse_whole
 from detectorcal.cli._progress import Watched, progress_bar, say
 from detectorcal.cli._scan import LIGHT, prepare, slice_of, slices_of, windowed
@@ -25,6 +32,9 @@ from detectorcal.io import FrameStack, open_frames
 from detectorcal.rings import CorrectedFrames, RingSuppressor
 
 __all__ = ["correct"]
+
+STORAGE = ("chunks", "compression")
+"""Options that say how the output is stored."""
 
 
 @click.command(cls=Command, short_help="Correct images with a calibration.")
@@ -49,6 +59,7 @@ __all__ = ["correct"]
 @part_options
 @line_option
 @click.option("--resume", is_flag=True, help="Go on with a stopped run; HDF5 and zarr.")
+@storage_options
 @work_options
 def correct(
     image: str, output: str, calibration: str, flat_names: tuple[str, ...], dark: str | None,
@@ -65,10 +76,10 @@ def correct(
     Example:
       detectorcal correct scan.nxs -c detector.h5 -o corrected.nxs
     """  # noqa: D301
-    light = {name: how.pop(name) for name in LIGHT}
+    light, storage = ({name: how.pop(name) for name in names} for names in (LIGHT, STORAGE))
     refuse_inputs(output, image, calibration, *flat_names, dark, light["monitor"])
     for option in ("--resume",) * resume + ("--scheduler",) * (scheduler is not None):
-        refuse_whole(option, output)
+        refuse_whole(option, output, storage)
     calibrator = DetectorCalibrator.load(calibration)
     calibrator.set_params(n_jobs=jobs, batch_size=batch_size, device=device)
     if reject is not None:
@@ -100,7 +111,9 @@ def correct(
         )  # fmt: skip
         del calibrator  # its sums are ten maps that nothing needs any more
         told = {"detectorcal": __version__, "image": image, "calibration": calibration}
-        result = Output(output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor)
+        result = Output(
+            output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor, storage
+        )
         _write(result, correction, scheduler, quiet)
     say(f"{output}: {corrected(correction, frames.shape)}", quiet)
     if suppressor is not None:
@@ -136,7 +149,7 @@ def _write(output: Output, correction: Correction, scheduler: str | None, quiet:
             correction.set_params(scale=correction.scale * suppressor.multiplier_)
         with progress_bar(len(frames), _pass(2, suppressor), quiet, writer.n_written) as writer.progress:
             for run in writer.missing():
-                part = frames.part(run)
+                part = frames.part(run, step=writer.step)
                 if scheduler is not None:
                     part = spread(part, step=writer.step, batch_size=correction.batch_size)
                 correction.part(run).transform(part, out=writer.part(run))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from detectorcal._average import AVERAGES
+from detectorcal._errors import InputError
 from detectorcal._groups import DRIFTS
 from detectorcal.cli._command import FILE
 
@@ -18,6 +19,7 @@ __all__ = [
     "output_option",
     "part_options",
     "quiet_option",
+    "storage_options",
     "work_options",
 ]
 
@@ -67,3 +69,23 @@ work_options = _options(
     ),
     quiet_option,
 )
+storage_options = _options(
+    click.option(
+        "--chunks",
+        metavar="N|NxHxW",
+        callback=lambda _, __, word: None if word is None else _chunks(word),
+        help="Chunks of N frames, or that shape.",
+    ),
+    click.option(
+        "--compression",
+        metavar="WORD",
+        help="gzip, lzf, zstd, blosc or bitshuffle.",
+    ),
+)
+
+
+def _chunks(word: str) -> tuple[int, ...]:
+    sizes = word.split("x")
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise InputError(f"`--chunks` is a number of frames, or a shape as in 8x256x256, not {word!r}.")
+    return tuple(map(int, sizes))

@@ -32,6 +32,8 @@ class Output:
     overwrite: bool
     resume: bool
     suppressor: RingSuppressor | None
+    storage: dict[str, Any]
+    """Chunks, which may be a number of frames alone, and compression."""
 
     def writer(self, correction: Correction) -> AbstractContextManager[FrameWriter]:
         """Create the output, in the layout of the input where the format has it, or go on with it."""
@@ -41,13 +43,27 @@ class Output:
             "overwrite": self.overwrite,
             "attributes": self.attributes,
             "like": frames if keeps_layout else None,
+            "chunks": _chunk_shape(self.storage["chunks"], frames.shape),
+            "compression": self.storage["compression"],
         }
-        if can_resume(self.name):
+        if _in_parts(self.name, self.storage):
             settings = _settings(correction, self.suppressor, dtype)
             return resume_frames(
                 self.name, frames.shape, dtype, source=frames, settings=settings, resume=self.resume, **what
             )
         return create_frames(self.name, frames.shape, dtype, **what)
+
+
+def _chunk_shape(told: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Give the shape of the chunks: a number alone is one of whole frames."""
+    if told is None or len(told) > 1:
+        return told
+    return (min(told[0], shape[0]), *shape[1:])
+
+
+def _in_parts(output: str, storage: dict[str, Any]) -> bool:
+    """Tell whether an output can be gone on with, and written by several processes."""
+    return can_resume(output, plain=all(value is None for value in storage.values()))
 
 
 def _settings(correction: Correction, suppressor: RingSuppressor | None, dtype: np.dtype) -> dict[str, Any]:
@@ -84,12 +100,17 @@ def _file_of(name: str) -> str:
     return name.partition(":/")[0]
 
 
-def refuse_whole(option: str, output: str) -> None:
+def refuse_whole(option: str, output: str, storage: dict[str, Any]) -> None:
     """Raise if an output is written whole by one process, or not at all."""
     if not can_resume(output):
         raise InputError(
             f"`{option}` is for HDF5 and zarr outputs, which are written in parts; `{output}` is neither. "
             f"Name an output .h5 or .zarr, or leave out `{option}`."
+        )
+    if not _in_parts(output, storage):
+        raise InputError(
+            f"`{option}` is not for an HDF5 output with `--chunks` or `--compression`, which is written as a "
+            f"whole. Name an output .zarr, whose chunks are files of their own, or leave out `{option}`."
         )
 
 

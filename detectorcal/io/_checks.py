@@ -1,13 +1,22 @@
 """What is looked at in an HDF5 dataset before it is read, for the library would not say it, or crash."""
 
+import math
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from detectorcal._errors import DamagedFileError, MissingDependencyError, MissingFileError
+from detectorcal._errors import (
+    DamagedFileError,
+    DetectorcalError,
+    MissingDependencyError,
+    MissingFileError,
+)
+from detectorcal._typing import Shape
 from detectorcal.io._nodes import file_of
 
+_MOST_NESTED = 8
+"""Virtual datasets of virtual datasets that are followed."""
 _SEAL_LENGTH = 4
 """Bytes of the Fletcher checksum at the end of a chunk."""
 
@@ -58,35 +67,74 @@ def _check_seals(dataset: Any, name: str) -> None:
         )
 
 
-def _check_sources(dataset: Any, name: str) -> None:
-    """Refuse a virtual dataset whose parts are gone: HDF5 would silently read zeros."""
+def _check_sources(dataset: Any, name: str, depth: int = 0) -> None:
+    """Refuse a virtual dataset whose parts are not as it has them.
+
+    HDF5 reads zeros where parts are gone or too small, and crashes (2.0.0) where they have other axes or a
+    dataset is made of itself.
+    """
     if not dataset.is_virtual:
         return
+    if depth > _MOST_NESTED:
+        raise DamagedFileError(f"`{name}` is made of virtual datasets that are made of each other.")
     own = file_of(dataset)
-    parts = {(source.file_name, source.dset_name) for source in dataset.virtual_sources()}
-    for file_name, inside in sorted(parts):
-        if "%" in file_name or "%" in inside:
+    shapes: dict[tuple[str, str], Shape] = {}
+    for source in dataset.virtual_sources():
+        key = (source.file_name, source.dset_name)
+        if "%" in source.file_name + source.dset_name:
             continue  # a pattern: as many files as there are
-        candidates = [own] if file_name == "." else [own.parent / file_name, Path(file_name)]
-        found = next((path for path in candidates if path.exists()), None)
-        if found is None:
-            raise MissingFileError(
-                f"`{name}` is made of other files, of which `{file_name}` is missing. Put it beside "
-                f"`{own.name}`."
-            )
-        if not _holds(str(found.absolute()), inside, found.stat().st_mtime_ns):
+        if key not in shapes:
+            shapes[key] = _source_shape(own, *key, name, depth)
+        if not _fits(source, shapes[key]):
             raise DamagedFileError(
-                f"`{name}` is made of other files, of which `{file_name}` holds no dataset `{inside}`."
+                f"`{name}` takes frames from `{key[1]}` in `{key[0]}` that its shape {shapes[key]} does not "
+                f"have. Was the scan stopped? Open what there is by name: `{key[0]}:{key[1]}`."
             )
 
 
-@lru_cache(1024)
-def _holds(path: str, inside: str, modified: int) -> bool:
-    """Tell whether a file holds a dataset; asked again for each part of a scan, of the same files."""
+def _fits(source: Any, shape: Shape) -> bool:
+    """Tell whether a dataset of this shape has what is taken from it."""
+    space = source.src_space
+    if space.get_simple_extent_ndims() == 0:  # all of it
+        return bool(math.prod(shape) == source.vspace.get_select_npoints())
+    if space.get_simple_extent_ndims() != len(shape):
+        return False
+    try:
+        ends = space.get_select_bounds()[1]
+    except (RuntimeError, ValueError):  # as much as there is
+        return True
+    return all(int(end) < size for end, size in zip(ends, shape, strict=True))
+
+
+def _source_shape(own: Path, file_name: str, inside: str, name: str, depth: int) -> Shape:
+    candidates = [own] if file_name == "." else [own.parent / file_name, Path(file_name)]
+    found = next((path for path in candidates if path.exists()), None)
+    if found is None:
+        raise MissingFileError(
+            f"`{name}` is made of other files, of which `{file_name}` is missing. Put it beside `{own.name}`."
+        )
+    shape = _shape_of(str(found.absolute()), inside, found.stat().st_mtime_ns, depth)
+    if shape is None:
+        raise DamagedFileError(
+            f"`{name}` is made of other files, of which `{file_name}` holds no dataset `{inside}`."
+        )
+    return shape
+
+
+@lru_cache(4096)
+def _shape_of(path: str, inside: str, modified: int, depth: int) -> Shape | None:
+    """Give the shape of a dataset of another file, which is asked for again for each part of a scan."""
     import h5py
 
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
-            return isinstance(file.get(inside), h5py.Dataset)
-    except (OSError, RuntimeError, KeyError):
-        return False
+            dataset = file.get(inside)
+            if not isinstance(dataset, h5py.Dataset):
+                return None
+            _check_sources(dataset, f"{path}:{inside}", depth + 1)
+            shape: Shape = dataset.shape or ()
+            return shape
+    except (OSError, RuntimeError, KeyError) as error:
+        if isinstance(error, DetectorcalError):
+            raise
+        return None

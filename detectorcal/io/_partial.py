@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from detectorcal import _typing
 from detectorcal._errors import InputError, OutputExistsError, WriteError
 from detectorcal._files import check_target, is_zarr_store, put_in_place, sync_folder, writing
+from detectorcal._temporary import remove
 from detectorcal.io import hdf5, tiff, zarr
 from detectorcal.io._journal import Journal
 from detectorcal.io._names import locate_output
@@ -37,9 +37,10 @@ It stands for the version of detectorcal in the comparison of two jobs: almost n
 _FORMATS: dict[str, Any] = {"hdf5": hdf5, "zarr": zarr}
 
 
-def can_resume(path: _typing.Path) -> bool:
-    """Tell whether `resume_frames` writes outputs of this name."""
-    return locate_output(path).format in _FORMATS
+def can_resume(path: _typing.Path, *, plain: bool = True) -> bool:
+    """Tell whether `resume_frames` writes outputs of this name, `plain` ones or in chunks and compressed."""
+    found = locate_output(path).format
+    return found == "zarr" or (found in _FORMATS and plain)
 
 
 @contextmanager
@@ -231,10 +232,7 @@ class _Unfinished:
             raise OutputExistsError(f"`{self}` is not a zarr store, so it is not removed. Move it away.")
 
     def remove(self) -> None:
-        if self.partial.is_dir():
-            shutil.rmtree(self.partial)
-        else:
-            self.partial.unlink(missing_ok=True)
+        remove(self.partial)
 
 
 class _JournaledSink:

@@ -2,11 +2,10 @@
 
 import hashlib
 import itertools
-import operator
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from detectorcal._errors import DamagedFileError, InputError, MissingFileError, TooLargeError
 from detectorcal._files import reading
 from detectorcal._typing import Float64, Shape
+from detectorcal.io._indexing import choose, cut, expand
 from detectorcal.io._names import Location
 
 Window = tuple[slice, ...]
@@ -179,6 +179,7 @@ class FrameStack:
         self.shape: Shape = (len(self.frames), *map(len, self.pixels))
         self.dtype: np.dtype[Any] = reader.dtype
         self.path = path
+        self._step = 1
         self.layout = layout
         self.flats = flats
         self.darks = darks
@@ -188,7 +189,7 @@ class FrameStack:
     @property
     def step(self) -> int:
         """Number of frames that are best read together: those of a chunk of the file."""
-        return getattr(self._reader, "step", 1)
+        return math.lcm(self._step, getattr(self._reader, "step", 1))
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -203,24 +204,28 @@ class FrameStack:
             told["pixels"] = [[axis.start, axis.stop, axis.step] for axis in self.pixels]
         return told
 
-    def part(self, run: slice | NDArray[Any]) -> "FrameStack":
+    def part(self, run: slice | NDArray[Any], *, step: int = 1) -> "FrameStack":
         """Give some of the frames as a stack; it is closed with this one.
 
         Parameters
         ----------
         run : slice, array of int or array of bool
             Of the frames, as an index takes them.
+        step : int, default: 1
+            Frames that whoever takes them in would have together; the `step` of the part is a multiple.
 
         Returns
         -------
         FrameStack
             Without flats and darks. Nothing is read before it is indexed.
         """
-        frames = self.frames[run] if isinstance(run, slice) else _choose(self.frames, run)
+        frames = self.frames[run] if isinstance(run, slice) else choose(self.frames, run)
         if not len(frames):
             raise InputError(f"`{self.path}` has {len(self)} frames, of which {run} chooses none.")
         angles = None if self.angles is None else self.angles[run]
-        return self._like(frames, self.pixels, angles=angles)
+        part = self._like(frames, self.pixels, angles=angles)
+        part._step = step
+        return part
 
     def window(self, *pixels: slice) -> "FrameStack":
         """Give a part of every frame as a stack; it is closed with this one.
@@ -311,10 +316,10 @@ class FrameStack:
     def __getitem__(self, index: Any) -> NDArray[Any]:
         if self._reader is None:
             raise InputError(_closed(self.path))
-        first, *rest = _expand(index, self.ndim)
-        cuts = [_cut(key, axis) for key, axis in zip(rest, self.pixels, strict=True)]
+        first, *rest = expand(index, self.ndim)
+        cuts = [cut(key, axis) for key, axis in zip(rest, self.pixels, strict=True)]
         try:
-            chosen = _choose(self.frames, first)
+            chosen = choose(self.frames, first)
             out = self._read(np.atleast_1d(chosen), tuple(cut[0] for cut in cuts))
         except MemoryError as error:
             raise TooLargeError(
@@ -358,50 +363,6 @@ def _reopened(
 
 def _closed(path: str) -> str:
     return f"`{path}` is closed. Open it again to read from it."
-
-
-def _expand(index: Any, ndim: int) -> list[Any]:
-    """Return one key per axis."""
-    keys = list(index) if isinstance(index, tuple) else [index]
-    dots = [i for i, key in enumerate(keys) if key is Ellipsis]
-    if len(dots) > 1 or len(keys) - len(dots) > ndim or any(key is None for key in keys):
-        raise IndexError(f"{index!r} does not index a stack of {ndim} axes.")
-    place = dots[0] if dots else len(keys)
-    missing = [slice(None)] * (ndim - len(keys) + len(dots))
-    return keys[:place] + missing + keys[place + 1 :]
-
-
-def _choose(frames: range | NDArray[np.intp], key: Any) -> NDArray[np.intp]:
-    """Return the numbers of the frames that a key stands for."""
-    if isinstance(key, slice):
-        chosen = frames[key]
-        if isinstance(chosen, range):
-            return np.arange(chosen.start, chosen.stop, chosen.step)
-        return chosen
-    if isinstance(frames, range):
-        if not isinstance(key, bool):
-            with suppress(TypeError):
-                return np.asarray(frames[operator.index(key)])
-        frames = np.arange(frames.start, frames.stop, frames.step)
-    return np.asarray(frames[np.asarray(key) if np.size(key) else np.empty(0, np.intp)])
-
-
-def _cut(key: Any, axis: range) -> tuple[slice, int | slice]:
-    """Split a key of a detector axis into a slice that moves forward and what is left to do in memory."""
-    if isinstance(key, slice):
-        positions = axis[key]
-        if not positions:
-            return slice(0, 0, 1), slice(None)
-        forward = positions if positions.step > 0 else positions[::-1]
-        after = slice(None, None, 1 if positions.step > 0 else -1)
-        return slice(forward.start, forward[-1] + 1, forward.step), after
-    try:
-        position = axis[operator.index(key)]
-    except (TypeError, IndexError) as error:
-        raise IndexError(
-            f"{key!r} is no integer or slice within a detector axis of {len(axis)} pixels."
-        ) from error
-    return slice(position, position + 1, 1), 0
 
 
 def _said(part: slice) -> str:

@@ -1,7 +1,7 @@
 """HDF5 files: a named dataset, the only one, or the conventions in `layouts.py`."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +30,18 @@ def open_stack(location: Location, line: bool) -> FrameStack:
     """Open a dataset, or the projections of a file that follows NXtomo or DXchange."""
     file = _open(location.path)
     try:
-        return _find_stack(file, location, line)
-    except BaseException as error:
+        with _naming(location):
+            return _find_stack(file, location, line)
+    except BaseException:
         file.close()
-        if isinstance(error, DetectorcalError | MemoryError) or not isinstance(error, Exception):
-            raise
-        raise damaged(location, error) from error
+        raise
 
 
 def read_attributes(location: Location) -> dict[str, Any]:
     """Read the attributes of a dataset."""
-    file = _open(location.path)
-    try:
+    with _open(location.path) as file, _naming(location):
         attributes = file[location.inside].attrs
         return {name: layouts.attribute_value(attributes[name]) for name in attributes}
-    except Exception as error:  # a damaged file makes the library raise nearly anything
-        raise damaged(location, error) from error
-    finally:
-        file.close()
 
 
 def create(path: Path, plan: Plan) -> Sink:
@@ -59,8 +53,9 @@ def create(path: Path, plan: Plan) -> Sink:
         source = None if plan.like is None else files.enter_context(_open(_origin(plan).path))
         with h5py.File(image, "w") as file:
             dataset = _create_dataset(file, plan)
-            pending = [] if source is None else _copy_rest(source, file, plan, path.parent)
-            _lay_out(file, dataset, plan)
+            with nullcontext() if source is None else _naming(_origin(plan)):
+                pending = [] if source is None else _copy_rest(source, file, plan, path.parent)
+                _lay_out(file, dataset, plan)
             offset = dataset.id.get_offset()
         image.write_to(path)
         for part in pending:
@@ -128,17 +123,23 @@ def _origin(plan: Plan) -> Location:
 def _copy_rest(source: Any, file: Any, plan: Plan, folder: Path) -> list[Pending]:
     """Copy what the scan's file holds beside its frames; return what is to follow when the file is there."""
     origin = _origin(plan)
+    scan = layouts.find(_node(source, origin), origin)
+    if scan is None or plan.like is None or scan.name.strip("/") != plan.dataset.strip("/"):
+        raise DamagedFileError(f"`{origin}` has changed since it was opened. Open it again.")
+    rest = Rest(scan, plan.like, file, folder)
+    rest.copy(source, join(origin.inside, ""))
+    return rest.pending
+
+
+@contextmanager
+def _naming(location: Location) -> Iterator[None]:
+    """Give our error for whatever the library raises about a damaged file."""
     try:
-        scan = layouts.find(_node(source, origin), origin)
-        if scan is None or plan.like is None or scan.name.strip("/") != plan.dataset.strip("/"):
-            raise DamagedFileError(f"`{origin}` has changed since it was opened. Open it again.")
-        rest = Rest(scan, plan.like, file, folder)
-        rest.copy(source, join(origin.inside, ""))
+        yield
     except (DetectorcalError, MemoryError):
         raise
-    except Exception as error:  # a damaged file makes the library raise nearly anything
-        raise damaged(origin, error) from error
-    return rest.pending
+    except Exception as error:
+        raise damaged(location, error) from error
 
 
 class _ChunkSink:

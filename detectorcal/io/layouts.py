@@ -114,10 +114,10 @@ def write_nxtomo(file: Any, plan: Plan) -> None:
         del file[key.name]
     if key is None:
         key = entry.create_dataset("instrument/detector/image_key", data=np.zeros(plan.shape[0], np.uint8))
-    if plan.angles is not None and not any(place in entry for place in _ANGLE_PLACES):
-        entry["sample/rotation_angle"] = plan.angles
-        entry["sample/rotation_angle"].attrs["units"] = "degree"
-    angles = next((entry[place] for place in _ANGLE_PLACES if place in entry), None)
+    angles = next(filter(is_dataset, (get(entry, place) for place in _ANGLE_PLACES)), None)
+    if angles is None and plan.angles is not None:
+        angles = file.create_dataset(None, data=plan.angles)
+        angles.attrs["units"] = "degree"
     _add(entry, {"definition": "NXtomo"})
     _add(entry, dict.fromkeys(_DATA_PLACES, file[plan.dataset]) | dict.fromkeys(_KEY_PLACES, key))
     _add(entry, dict.fromkeys(_ANGLE_PLACES, angles))

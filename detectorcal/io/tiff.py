@@ -28,17 +28,12 @@ from detectorcal._errors import (
 )
 from detectorcal._files import reading
 from detectorcal._typing import Shape
-from detectorcal.io._compression import tiff_options
 from detectorcal.io._names import FORMATS, Location, describe, is_pattern, native, stack_shape
 from detectorcal.io._stack import ArrayReader, FrameStack, Reader, Window
-from detectorcal.io._writer import Plan, RawSink, Sink
+from detectorcal.io._tiff_pages import RESERVED, create
 
-_LARGEST_CLASSIC = 2**32 - 2**25
-"""Bytes that a classic TIFF may hold: its offsets have 32 bits; the reserve is tifffile's own."""
-_BYTES_PER_PAGE = 512
-"""Upper estimate of what a page takes beside its pixels."""
-_RESERVED = {"shape", "axes", "truncate"}
-"""Words that tifffile itself writes into, or reads from, the JSON ImageDescription."""
+__all__ = ["create", "list_files", "open_stack", "read_attributes"]
+
 _PALETTE = 3
 _BIGTIFF = 43
 # What tifffile says of a file that ends too early or refers to others that are gone.
@@ -69,71 +64,7 @@ def read_attributes(location: Location) -> dict[str, Any]:
             found = None
         except Exception as error:
             raise _damaged(location.path, str(error)) from error
-    return {key: found[key] for key in found if key not in _RESERVED} if isinstance(found, dict) else {}
-
-
-def create(path: Path, plan: Plan) -> Sink:
-    """Write a greyscale TIFF without its pixels, frames to follow."""
-    import tifffile
-
-    if plan.dtype.kind == "b":
-        raise InputError("`dtype` must not be bool for a TIFF, which packs booleans into bits. Use uint8.")
-    if reserved := _RESERVED.intersection(plan.attributes):
-        raise InputError(
-            f"`attributes` of a TIFF must not be named {', '.join(sorted(reserved))}: rename them."
-        )
-    if plan.compression is not None:
-        return _PageSink(path, plan, plan.compression)
-    with tifffile.TiffWriter(path, bigtiff=needs_bigtiff(plan)) as tif:
-        offset, _ = tif.write(
-            None,
-            # a lone frame is an image to other programs, not a stack of one
-            shape=plan.shape[1:] if len(plan.shape) == 3 and plan.shape[0] == 1 else plan.shape,
-            dtype=plan.dtype,
-            photometric="minisblack",
-            metadata=plan.attributes,
-            software="detectorcal",
-            returnoffset=True,
-        )
-    return RawSink(path, offset, plan)
-
-
-class _PageSink:
-    """Frames as compressed pages, of which each begins where the one before it ended: in order."""
-
-    def __init__(self, path: Path, plan: Plan, compression: str) -> None:
-        import tifffile
-
-        if len(plan.shape) < 3:
-            raise InputError(
-                "`compression` of a TIFF is for area frames. Leave it out, or name an .h5 output."
-            )
-        self._tif = tifffile.TiffWriter(path, bigtiff=needs_bigtiff(plan))
-        self._next = 0
-        self._description = json.dumps(plan.attributes) if plan.attributes else None
-        self._how = tiff_options(compression)
-
-    def put(self, start: int, frames: NDArray[Any]) -> None:
-        if start != self._next:
-            raise InputError(
-                f"frames of a compressed TIFF are written in order: {self._next} is next, not {start}."
-            )
-        for frame in frames:
-            self._tif.write(
-                frame, photometric="minisblack", metadata=None, description=self._description,
-                software="detectorcal", contiguous=False, **self._how,
-            )  # fmt: skip
-            self._description = None
-        self._next += len(frames)
-
-    def close(self) -> None:
-        self._tif.close()
-
-
-def needs_bigtiff(plan: Plan) -> bool:
-    """Tell whether the file is too large for 32-bit offsets."""
-    pages = plan.shape[0] if len(plan.shape) > 2 else 1
-    return plan.nbytes + pages * _BYTES_PER_PAGE > _LARGEST_CLASSIC
+    return {key: found[key] for key in found if key not in RESERVED} if isinstance(found, dict) else {}
 
 
 class _Listener(logging.Filter):
