@@ -237,7 +237,7 @@ class TestEvidence:
         _, page = page_of(tmp_path, calibrator, scan=scan, corrected=corrected * multiplier)
         assert "What was removed beyond the calibration" in page.said
 
-    def test_slices_show_the_rings_that_are_gone(self, demo, tmp_path):
+    def test_slices_show_the_rings_that_are_gone(self, demo, tmp_path, monkeypatch):
         calibrator, _, scan, corrected = demo
         turned = scan.view(Turned)
         turned.angles = np.linspace(0, 180, len(scan), endpoint=False)
@@ -247,6 +247,11 @@ class TestEvidence:
         wanted = simulate.reconstruct(
             simulate.phantom_sinogram(simulate.ELLIPSES, radians, SHAPE[1]), radians
         )
+        monkeypatch.setattr("detectorcal.report._scan.SLICE_PIXELS", 45)
+        _, halved = look_at_scan(calibrator, turned, corrected).slices()
+        assert halved.shape == (40, 40)  # of the same density per pixel of the detector
+        assert halved[10:30, 10:30].mean() == pytest.approx(after[20:60, 20:60].mean(), rel=0.02)
+        monkeypatch.undo()
         middle = np.s_[SHAPE[1] // 4 : -SHAPE[1] // 4, SHAPE[1] // 4 : -SHAPE[1] // 4]
         errors = [np.std((image - wanted)[middle]) for image in (before, after)]
         assert errors[1] < 0.7 * errors[0]

@@ -202,7 +202,7 @@ def _sinograms(scan: Scan) -> list[Picture]:
     told = "Stripes, from column to column: {:.2g} before, {:.2g} after.".format(*scan.stripes)
     where = "The detector" if scan.row is None else f"Detector row {scan.row}"
     n_shown = len(scan.projections)
-    some = "all" if n_shown == scan.n_projections else f"{n_shown} evenly spaced ones of all"
+    some = "all" if n_shown == scan.n_projections else f"{n_shown} of"
     drawn = thinned(scan.before.shape, DISPLAY_PIXELS)
     shown = f"{where}, {some} {count(scan.n_projections, 'projection')}.{drawn} {told}"
     with _figure(2) as axes:

@@ -20,7 +20,7 @@ from detectorcal.correction import Correction
 from detectorcal.io import FrameStack
 from detectorcal.kernels.masking import MAD_TO_STD, fill_masked
 from detectorcal.kernels.smoothing import gaussian
-from detectorcal.plot._common import reduced
+from detectorcal.plot._common import averaged
 from detectorcal.plot._points import response_at
 from detectorcal.report._evidence import dark_of
 from detectorcal.simulate import reconstruct
@@ -80,8 +80,10 @@ class Scan:
         if self.angles is None:
             return None
         angles = np.radians(self.angles)
-        rows = (reduced(sinogram.T, SLICE_PIXELS).T for sinogram in (self.before, self.after))
-        before, after = (reconstruct(row, angles) / self.columns_in_one for row in rows)
+        before, after = (
+            reconstruct(averaged(sinogram, self.columns_in_one, 1), angles) / self.columns_in_one
+            for sinogram in (self.before, self.after)
+        )
         return before, after
 
 
