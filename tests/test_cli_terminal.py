@@ -270,6 +270,16 @@ def test_no_color_is_obeyed(here, tmp_path):
     assert out.rstrip().endswith("by the calibration's standard errors")
 
 
+def test_a_report_needs_no_display(here, tmp_path):
+    words = "report", "cal.h5", "--sweep", "sweep.tif", "-o", str(tmp_path / "report.html")
+    command, env = process(*words, MPLBACKEND="tkagg", COLUMNS="60")
+    env.pop("DISPLAY", None)
+    done = subprocess.run(command, env=env, cwd=here, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith(str(tmp_path / "report.html"))
+    assert not CONTROL.search(done.stdout)
+
+
 def test_a_reader_that_has_gone_is_no_error(here):
     command, env = process("inspect", "cal.h5")
     with subprocess.Popen(

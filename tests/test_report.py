@@ -449,6 +449,17 @@ class TestPage:
         assert "One frame does not tell" in page.said
         assert "nan" not in page.said.lower()
 
+    def test_all_pixels_defective(self, demo, tmp_path):
+        calibrator, sweep, scan, corrected = demo
+        broken = clone(calibrator).fit(sweep, dark=100.0)
+        broken.defects_ = np.full(SHAPE, 1, np.uint8)
+        broken.coef_ = np.ones(SHAPE)
+        broken.coef_std_ = np.full(SHAPE, np.nan)
+        headline, page = page_of(tmp_path, broken, sweep=sweep, scan=scan, corrected=corrected)
+        assert headline.grade in ("poor", "unknown")
+        assert f"{SHAPE[0] * SHAPE[1]} pixels of {SHAPE[0] * SHAPE[1]} could not be calibrated" in page.said
+        assert "nan" not in page.said.lower()
+
     def test_captions_say_what_was_thinned(self, tmp_path):
         sweep = np.random.default_rng(0).poisson(
             np.linspace(200, 900, 4)[:, None, None] * np.ones((20, 1300))
@@ -572,6 +583,7 @@ class TestCommand:
             (("sweep.tif", "-o", "report.html"), "not a detectorcal calibration"),
             (("detector <b>.h5", "-o", "report.txt"), ".html"),
             (("detector <b>.h5", "-o", "nowhere/report.html"), "nowhere"),
+            (("detector <b>.h5", "-o", "sweep.tif/report.html"), "sweep.tif"),
             (("detector <b>.h5", "--dark-per-frame", "-o", "report.html"), "--sweep"),
             (("detector <b>.h5", "--scan", "scan.tif", "sweep.tif", "-o", "report.html"), "same projections"),
             (("detector <b>.h5", "--projections", "0", "-o", "report.html"), "--projections"),

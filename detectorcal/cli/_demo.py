@@ -42,7 +42,9 @@ def run_demo(output: str | None, seed: int, quiet: bool) -> None:
         table.add_row(name, *(f"{figure:.2f} %" for figure in percent))
     click.echo(f"simulated: {summary(figures(result.calibrator))}")
     Console().print(table)
-    if output is not None:
+    if output is None:
+        click.echo("`detectorcal demo -o FOLDER` keeps the files, to try the other commands on.")
+    else:
         click.echo(f"{output}: {', '.join(demo.FILES)}")
         sweep, scan, corrected, calibration = (
             shlex.quote(str(Path(output) / name))

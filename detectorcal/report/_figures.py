@@ -158,10 +158,12 @@ def _defects(evidence: Evidence) -> Picture | None:
 
 def _spectrum(evidence: Evidence) -> Picture | None:
     sweep, coef = evidence.sweep, evidence.calibrator.coef_
-    if sweep is None or not np.isfinite(sweep.repeat).any():
+    if sweep is None:
         return None
     coef, repeat = coef[sweep.window], sweep.repeat[sweep.window]
     good = np.isfinite(repeat) & (evidence.calibrator.defects_[sweep.window] == 0)
+    if not good.any():
+        return None
     before, after = np.where(good, 1 / coef, np.nan), np.where(good, 1 + repeat, np.nan)
     with _figure() as (ax,):
         plot_pattern_spectrum(before, after, sigma=PATTERN_SIGMA, labels=("before", "left after"), ax=ax)
