@@ -17,7 +17,7 @@ import tifffile
 
 from detectorcal import DetectorCalibrator, __version__, simulate
 from detectorcal._defects import DEFECTS
-from detectorcal.cli import cli, main
+from detectorcal.cli import _progress, cli, main
 from detectorcal.cli._progress import Watched
 
 SHAPE = (24, 32)
@@ -299,6 +299,25 @@ def test_a_frame_counts_once_whatever_has_looked_at_it_before():
     for start in (0, 8, 16):
         assert len(stack[start : start + 8]) == min(8, 20 - start)
     assert sum(counted) == 20
+
+
+def test_the_time_left_is_of_what_is_left_where_a_run_goes_on(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    now, bars = [0.0], []
+
+    class Clocked(_progress.Progress):
+        def __init__(self, *columns, **settings):
+            super().__init__(*columns, **settings, get_time=lambda: now[0], auto_refresh=False)
+            bars.append(self)
+
+    monkeypatch.setattr(_progress, "Progress", Clocked)
+    with _progress.progress_bar(1000, "correcting", quiet=False, done=900) as advance:
+        for _ in range(10):
+            now[0] += 1
+            advance(5)
+        (task,) = bars[0].tasks
+        assert task.completed == 950
+        assert task.time_remaining == 10  # 50 frames, 5 a second
 
 
 def test_the_bar_of_a_curve_ends_with_the_last_frame(here, tmp_path, capsys, monkeypatch):

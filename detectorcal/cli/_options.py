@@ -25,7 +25,7 @@ output_option = click.option(
     "-o", "--output", required=True, metavar="FILE", type=FILE, help="Where the result goes."
 )
 line_option = click.option("--line", is_flag=True, help="2-D arrays are of a line detector.")
-json_option = click.option("--json", is_flag=True, help="Print figures as one JSON object, and nothing else.")
+json_option = click.option("--json", is_flag=True, help="Print one JSON object, and nothing else.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 work_options = _options(
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
