@@ -52,8 +52,8 @@ def correct(
 ) -> None:  # fmt: skip
     """Correct IMAGE, one frame or many, file to file.
 
-    A scan in NXtomo or DXchange layout brings its flats and darks, and keeps its layout. What a stopped
-    run to HDF5 or zarr leaves, OUTPUT.partial, --resume goes on with.
+    A scan in NXtomo or DXchange layout brings its flats and darks, and keeps its layout. A stopped run to
+    HDF5 or zarr leaves OUTPUT.partial, with which --resume goes on.
 
     \b
     Example:
