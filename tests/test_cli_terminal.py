@@ -17,7 +17,7 @@ import tifffile
 
 from detectorcal import DetectorCalibrator, __version__, simulate
 from detectorcal._defects import DEFECTS
-from detectorcal.cli import cli, main
+from detectorcal.cli import _progress, cli, main
 from detectorcal.cli._progress import Watched
 
 SHAPE = (24, 32)
@@ -100,7 +100,8 @@ def test_help_fits_a_screen(command, capsys, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_every_option_once(command, capsys):
     run(command, "--help")
-    told = re.findall(r"^  (?:-\w, )?(--[\w-]+)", capsys.readouterr().out, re.M)
+    listed = capsys.readouterr().out.partition("Example:")[2]
+    told = re.findall(r"^  (?:-\w, )?(--[\w-]+)", listed, re.M)
     options = [param for param in cli.commands[command].params if param.param_type_name == "option"]
     assert len(told) == len(set(told)) == len(options) + 1  # and --help
     for option in options:
@@ -270,6 +271,16 @@ def test_no_color_is_obeyed(here, tmp_path):
     assert out.rstrip().endswith("by the calibration's standard errors")
 
 
+def test_a_report_needs_no_display(here, tmp_path):
+    words = "report", "cal.h5", "--sweep", "sweep.tif", "-o", str(tmp_path / "report.html")
+    command, env = process(*words, MPLBACKEND="tkagg", COLUMNS="60")
+    env.pop("DISPLAY", None)
+    done = subprocess.run(command, env=env, cwd=here, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith(str(tmp_path / "report.html"))
+    assert not CONTROL.search(done.stdout)
+
+
 def test_a_reader_that_has_gone_is_no_error(here):
     command, env = process("inspect", "cal.h5")
     with subprocess.Popen(
@@ -289,6 +300,25 @@ def test_a_frame_counts_once_whatever_has_looked_at_it_before():
     for start in (0, 8, 16):
         assert len(stack[start : start + 8]) == min(8, 20 - start)
     assert sum(counted) == 20
+
+
+def test_the_time_left_is_of_what_is_left_where_a_run_goes_on(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    now, bars = [0.0], []
+
+    class Clocked(_progress.Progress):
+        def __init__(self, *columns, **settings):
+            super().__init__(*columns, **settings, get_time=lambda: now[0], auto_refresh=False)
+            bars.append(self)
+
+    monkeypatch.setattr(_progress, "Progress", Clocked)
+    with _progress.progress_bar(1000, "correcting", quiet=False, done=900) as advance:
+        for _ in range(10):
+            now[0] += 1
+            advance(5)
+        (task,) = bars[0].tasks
+        assert task.completed == 950
+        assert task.time_remaining == 10  # 50 frames, 5 a second
 
 
 def test_the_bar_of_a_curve_ends_with_the_last_frame(here, tmp_path, capsys, monkeypatch):

@@ -69,8 +69,8 @@ def correct(
 ) -> None:  # fmt: skip
     """Correct IMAGE, one frame or many, file to file.
 
-    A scan in NXtomo or DXchange layout brings its own flats and darks, and is written in its own layout.
-    A run to HDF5 or zarr that is stopped leaves OUTPUT.partial, with which --resume goes on.
+    A scan in NXtomo or DXchange layout brings its flats and darks, and keeps its layout. A stopped run to
+    HDF5 or zarr leaves OUTPUT.partial, with which --resume goes on.
 
     \b
     Example:

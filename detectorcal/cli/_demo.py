@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import click
 from rich.console import Console
 from rich.table import Table
@@ -39,5 +42,15 @@ def run_demo(output: str | None, seed: int, quiet: bool) -> None:
         table.add_row(name, *(f"{figure:.2f} %" for figure in percent))
     click.echo(f"simulated: {summary(figures(result.calibrator))}")
     Console().print(table)
-    if output is not None:
+    if output is None:
+        click.echo("`detectorcal demo -o FOLDER` keeps the files, to try the other commands on.")
+    else:
         click.echo(f"{output}: {', '.join(demo.FILES)}")
+        sweep, scan, corrected, calibration = (
+            shlex.quote(str(Path(output) / name))
+            for name in ("sweep.h5", "scan.h5", "corrected.h5", "calibration.h5")
+        )
+        click.echo("A page about them, which needs the extra `plot`:")
+        click.echo(
+            f"  detectorcal report {calibration} --sweep {sweep} --scan {scan} {corrected} -o report.html"
+        )

@@ -33,11 +33,12 @@ def inspect(file: str, projections: int, json: bool) -> None:
     try:
         found = figures(DetectorCalibrator.load(file), projections)
         rows = describe(found)
-    except (FileFormatError, InputError):
+    except (FileFormatError, InputError) as error:
         history = None
         with suppress(DetectorcalError):
             history = _provenance.read_history(file)
         if history is None:
+            error.add_note("`inspect` shows what `fit` and `correct` wrote.")
             raise
         found = {"provenance": history}
         rows = _provenance.describe(history)

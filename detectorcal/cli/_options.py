@@ -37,7 +37,7 @@ output_option = click.option(
     "-o", "--output", required=True, metavar="FILE", type=FILE, help="Where the result goes."
 )
 line_option = click.option("--line", is_flag=True, help="2-D arrays are of a line detector.")
-json_option = click.option("--json", is_flag=True, help="Print figures as one JSON object, and nothing else.")
+json_option = click.option("--json", is_flag=True, help="Print one JSON object, and nothing else.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 part_options = _options(
     click.option("--roi", metavar="T:B,L:R", help="Rows T to B, columns L to R of the detector."),
