@@ -43,17 +43,14 @@ __all__ = ["correct"]
 @click.option("--rings", is_flag=True,
               help="Remove rings that are left; reads IMAGE twice.")  # fmt: skip
 @line_option
-@click.option("--resume", is_flag=True, help="Go on with a stopped run; HDF5 and zarr.")
+@click.option("--resume", is_flag=True, help="Go on with OUTPUT.partial; HDF5 and zarr.")
 @work_options
 def correct(
     image: str, output: str, calibration: str, flat: str | None, dark: str | None, reject: float | None,
     rings: bool, line: bool, resume: bool, scheduler: str | None, overwrite: bool, jobs: int,
     batch_size: int | str | None, device: str | None, quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
-    """Correct IMAGE, one frame or many, file to file.
-
-    A scan in NXtomo or DXchange layout brings its flats and darks, and keeps its layout. A stopped run to
-    HDF5 or zarr leaves OUTPUT.partial, with which --resume goes on.
+    """Correct IMAGE, frames or a scan, of which NXtomo and DXchange bring flats and darks, file to file.
 
     \b
     Example:
