@@ -1,6 +1,8 @@
 """NXtomo and DXchange files as beamlines write them: found through their links, copied but for the frames."""
 
+import json
 import os
+import pickle
 import re
 import shutil
 import tracemalloc
@@ -10,8 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
+from detectorcal import DetectorCalibrator
 from detectorcal._errors import DamagedFileError, DetectorcalError, MissingFileError
+from detectorcal.cli import main
 from detectorcal.io import _rest, create_frames, open_frames, read_attributes, resume_frames
+from detectorcal.io._partial import identity
 
 SHAPE = (5, 7)
 KEY = np.array([2, 2, 1, 0, 0, 3, 0, 1, 0, 0, 1, 2])
@@ -546,3 +551,87 @@ def test_large_lists_are_copied_in_little_memory(tmp_path):
     with h5py.File(tmp_path / "out.nxs") as file:
         assert file["entry/spectra"].shape == (len(PROJECTIONS), 500_000)
         np.testing.assert_array_equal(file["entry/spectra"][0], np.arange(500_000.0))
+
+
+def test_stopped_and_gone_on_with(tmp_path):
+    """What is beside the frames is in the partial output from the beginning, and stays."""
+    full_scan(tmp_path / "scan.nxs")
+    out, partial = tmp_path / "out.nxs", tmp_path / "out.nxs.partial"
+    with open_frames(tmp_path / "scan.nxs") as scan:
+        frames = np.asarray(scan[:], np.float32)
+        how = {"source": scan, "settings": {}, "like": scan, "resume": True}
+        with pytest.raises(RuntimeError), resume_frames(out, scan.shape, "f4", **how) as writer:
+            writer[:2] = frames[:2]
+            raise RuntimeError
+        with h5py.File(partial) as file:
+            for name, values in PER_FRAME.items():
+                check_equal(file["entry"][name], values[PROJECTIONS])
+        with resume_frames(out, scan.shape, "f4", **how) as writer:
+            assert writer.missing() == [slice(2, len(PROJECTIONS))]
+            writer[2:] = frames[2:]
+        with create_frames(tmp_path / "at_once.nxs", scan.shape, "f4", like=scan) as writer:
+            writer[:] = frames
+    assert out.read_bytes() == (tmp_path / "at_once.nxs").read_bytes()
+
+
+def test_written_from_other_processes(tmp_path):
+    """What carries a worker's frames finds their place in a file with much else in it."""
+    full_scan(tmp_path / "scan.nxs")
+    with open_frames(tmp_path / "scan.nxs") as scan:
+        frames = np.asarray(scan[:], np.float32)
+        with resume_frames(
+            tmp_path / "out.nxs", scan.shape, "f4", source=scan, settings={}, like=scan
+        ) as writer:
+            carrier = pickle.loads(pickle.dumps(writer.carrier()))
+            for start in (2, 0):
+                carrier(start, frames[start : start + 2 + start])
+                writer.carried(start, start + 2 + start)
+    with h5py.File(tmp_path / "out.nxs") as file:
+        np.testing.assert_array_equal(file["entry/data/data"], frames)
+        check_equal(file["entry/control/data"], PER_FRAME["control/data"][PROJECTIONS])
+
+
+@pytest.mark.parametrize("options", [[], ["--compression", "gzip"]])
+def test_command(tmp_path, options):
+    """Frames in other files, from the command line to plain h5py."""
+    full_scan(tmp_path / "scan.nxs")
+    with h5py.File(tmp_path / "scan.nxs", "a") as file:
+        with h5py.File(tmp_path / "scan_data.h5", "w") as other:
+            other["frames"] = np.where(KEY == 2, 10, np.where(KEY == 1, 110, 60))[:, None, None] + np.zeros(
+                SHAPE
+            )
+        del file["entry/instrument/detector/data"]
+        file["entry/instrument/detector/data"] = h5py.ExternalLink("scan_data.h5", "frames")
+    sweep = np.linspace(100, 1000, 5)[:, None, None] + np.zeros(SHAPE)
+    DetectorCalibrator(sigma=1).fit(sweep).save(tmp_path / "cal.h5")
+    words = ["correct", tmp_path / "scan.nxs", "-c", tmp_path / "cal.h5", "-o", tmp_path / "out.nxs", "-q"]
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in [*words, *options]])
+    assert not stop.value.code
+    with h5py.File(tmp_path / "out.nxs") as file:
+        np.testing.assert_allclose(file["entry/data/data"][:], np.full((len(PROJECTIONS), *SHAPE), 0.5))
+        check_equal(file["entry/control/data"], PER_FRAME["control/data"][PROJECTIONS])
+        assert file["entry/sample/name"][()] == b"bamboo"
+        told = json.loads(file["entry/data/data"].attrs["provenance"])
+        assert told["inputs"]["image"]["path"].endswith("scan.nxs")
+
+
+def test_files_that_hold_frames_are_never_written_over(apart, capsys):
+    """Whatever `--overwrite` says; and that they are other ones is seen when a correction is gone on with."""
+    sweep = np.linspace(100, 1000, 5)[:, None, None] + np.zeros(SHAPE)
+    DetectorCalibrator(sigma=1).fit(sweep).save("cal.h5")
+    with open_frames(apart) as scan:
+        before = identity(scan)
+        assert scan.files == {item.resolve() for item in apart.parent.iterdir()}
+    link = Path("raw.h5")
+    link.symlink_to(apart.parent / "scan_data.h5")
+    for output in ("raw/scan_data.h5", str(link)):
+        with pytest.raises(SystemExit) as stop:
+            main(["correct", str(apart), "-c", "cal.h5", "-o", output, "--overwrite"])
+        assert stop.value.code == 2
+        assert f"the output `{output}` holds frames of" in capsys.readouterr().err
+    later = before["modified"] / 1e9 + 100
+    os.utime(apart.parent / "scan_data.h5", (later, later))
+    with open_frames(apart) as scan:
+        assert identity(scan)["modified"] > before["modified"]
+        assert identity(scan)["bytes"] == before["bytes"] > apart.stat().st_size

@@ -13,7 +13,7 @@ from detectorcal._files import reserve, sync
 from detectorcal._hdf5 import Guarded, Image, create_unwritten
 from detectorcal._typing import Shape
 from detectorcal.io import layouts
-from detectorcal.io._checks import check_dataset, damaged
+from detectorcal.io._checks import check_dataset, damaged, files_of
 from detectorcal.io._compression import hdf5_filters
 from detectorcal.io._external import ExternalReader
 from detectorcal.io._names import Location, describe, is_numeric, native, stack_shape
@@ -173,6 +173,7 @@ class _Hdf5Reader:
     def __init__(self, dataset: Any, shape: Shape, name: str, file: Any) -> None:
         self.shape = shape
         self.dtype = native(dataset.dtype, name)
+        self.files = files_of(dataset)
         self.step = dataset.chunks[0] if dataset.chunks and dataset.ndim == len(shape) else 1
         self._dataset = dataset
         self._file = file
