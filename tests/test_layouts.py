@@ -7,10 +7,13 @@ import re
 import shutil
 import tracemalloc
 from pathlib import Path
+from uuid import uuid4
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from detectorcal import DetectorCalibrator
 from detectorcal._errors import DamagedFileError, DetectorcalError, MissingFileError
@@ -438,6 +441,41 @@ def test_large_datasets_are_linked(tmp_path, monkeypatch):
         check_equal(
             detector["spectra"], PER_FRAME["instrument/detector/spectra"][PROJECTIONS]
         )  # one per frame
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    key=st.lists(st.integers(0, 3), min_size=1, max_size=20).filter(lambda key: 0 in key),
+    step=st.integers(1, 3),
+    in_radians=st.booleans(),
+)
+def test_any_order_of_frames(tmp_path, key, step, in_radians):
+    """Whatever the scan, lists, frames and angles of the output belong together."""
+    path, out = tmp_path / f"{uuid4()}.nxs", tmp_path / f"{uuid4()}.nxs"
+    numbers = np.arange(len(key))
+    with h5py.File(path, "w") as file:
+        file["entry/instrument/detector/data"] = numbers[:, None, None] + np.zeros((2, 3), "u2")
+        file["entry/instrument/detector/image_key"] = key
+        file["entry/control/data"] = numbers
+        file["entry/sample/rotation_angle"] = np.radians(numbers) if in_radians else 1.0 * numbers
+        file["entry/sample/rotation_angle"].attrs["units"] = "rad" if in_radians else "degree"
+    wanted = np.flatnonzero(np.array(key) == 0)[::step]
+    corrected(path, out, lambda scan: scan.part(slice(None, None, step)))
+    with open_frames(out) as again:
+        np.testing.assert_array_equal(again[:, 0, 0] * 4096, wanted)
+        np.testing.assert_allclose(again.angles, wanted, rtol=1e-14)
+    with h5py.File(out) as file:
+        np.testing.assert_array_equal(file["entry/control/data"], wanted)
+        np.testing.assert_array_equal(file["entry/instrument/detector/image_key"], 0 * wanted)
+
+
+def test_attributes_of_any_size(tmp_path):
+    """Newer files may have such, and the layout of old ones cannot keep them."""
+    with h5py.File(tmp_path / "scan.nxs", "w", libver="latest") as file:
+        lay_out(file).attrs["positions"] = np.arange(20_000.0)
+    corrected(tmp_path / "scan.nxs", tmp_path / "out.nxs")
+    with h5py.File(tmp_path / "out.nxs") as file:
+        np.testing.assert_array_equal(file["entry"].attrs["positions"], np.arange(20_000.0))
 
 
 def test_links_to_other_files(tmp_path):

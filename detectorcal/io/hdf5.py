@@ -51,7 +51,8 @@ def create(path: Path, plan: Plan) -> Sink:
     image = Image()
     with ExitStack() as files:
         source = None if plan.like is None else files.enter_context(_open(_origin(plan).path))
-        with h5py.File(image, "w") as file:
+        # in the layout of HDF5 1.8 (2008): with checksums of the metadata, and attributes of any size
+        with h5py.File(image, "w", libver=("v108", "v108")) as file:
             dataset = _create_dataset(file, plan)
             with nullcontext() if source is None else _naming(_origin(plan)):
                 pending = [] if source is None else _copy_rest(source, file, plan, path.parent)
