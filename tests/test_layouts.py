@@ -162,6 +162,16 @@ def test_flats_are_not_taken_for_projections_that_are_missing(tmp_path):
         open_frames(tmp_path / "scan.h5")
 
 
+def test_the_link_that_leads_nowhere_is_named(tmp_path):
+    with h5py.File(tmp_path / "scan.nxs", "w") as file:
+        lay_out(file, "other", h5py.SoftLink("/camera/frames"))
+        file["camera"] = h5py.ExternalLink("camera.h5", "run_3")
+    with pytest.raises(
+        MissingFileError, match=r"nxs:/other/instrument/detector/data` links to `run_3` in `camera"
+    ):
+        open_frames(tmp_path / "scan.nxs")
+
+
 def test_damaged_other_files(apart):
     data = apart.parent / "scan_data.h5"
     content = data.read_bytes()

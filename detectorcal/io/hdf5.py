@@ -249,13 +249,13 @@ def _node(file: Any, location: Location) -> Any:
     try:
         return file[location.inside]
     except KeyError as error:
-        if (link := dangling(file, location.inside)) is not None:
-            raise broken(str(location), location.path, link) from error
+        if (found := dangling(file, location.inside)) is not None:
+            raise broken(str(location), location.path, found[1]) from error
         names = ", ".join(f"{d.name} {d.shape}" for d in datasets(file)) or "no dataset"
         raise FileFormatError(f"`{location}` names nothing in the file, which holds {names}.") from error
     except OSError as error:
-        if (link := dangling(file, location.inside)) is not None:
-            raise broken(str(location), location.path, link) from error
+        if (found := dangling(file, location.inside)) is not None:
+            raise broken(str(location), location.path, found[1]) from error
         raise
 
 
