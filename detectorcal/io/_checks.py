@@ -13,7 +13,7 @@ from detectorcal._errors import (
     MissingFileError,
 )
 from detectorcal._typing import Shape
-from detectorcal.io._nodes import file_of
+from detectorcal.io._nodes import file_of, get, is_dataset
 
 _MOST_NESTED = 8
 """Virtual datasets of virtual datasets that are followed."""
@@ -77,14 +77,13 @@ def _check_sources(dataset: Any, name: str, depth: int = 0) -> None:
         return
     if depth > _MOST_NESTED:
         raise DamagedFileError(f"`{name}` is made of virtual datasets that are made of each other.")
-    own = file_of(dataset)
     shapes: dict[tuple[str, str], Shape] = {}
     for source in dataset.virtual_sources():
         key = (source.file_name, source.dset_name)
         if "%" in source.file_name + source.dset_name:
             continue  # a pattern: as many files as there are
         if key not in shapes:
-            shapes[key] = _source_shape(own, *key, name, depth)
+            shapes[key] = _source_shape(dataset, *key, name, depth)
         if not _fits(source, shapes[key]):
             raise DamagedFileError(
                 f"`{name}` takes frames from `{key[1]}` in `{key[0]}` that its shape {shapes[key]} does not "
@@ -119,13 +118,17 @@ def _fits(source: Any, shape: Shape) -> bool:
     return all(int(end) < size for end, size in zip(ends, shape, strict=True))
 
 
-def _source_shape(own: Path, file_name: str, inside: str, name: str, depth: int) -> Shape:
+def _source_shape(dataset: Any, file_name: str, inside: str, name: str, depth: int) -> Shape:
+    own = file_of(dataset)
     found = _found(own, file_name)
     if found is None:
         raise MissingFileError(
             f"`{name}` is made of other files, of which `{file_name}` is missing. Put it beside `{own.name}`."
         )
-    shape = _shape_of(str(found.absolute()), inside, found.stat().st_mtime_ns, depth)
+    if found == own:
+        shape = _shape_in(dataset.file, inside, depth)
+    else:
+        shape = _shape_of(str(found.absolute()), inside, found.stat().st_mtime_ns, depth)
     if shape is None:
         raise DamagedFileError(
             f"`{name}` is made of other files, of which `{file_name}` holds no dataset `{inside}`."
@@ -139,14 +142,18 @@ def _shape_of(path: str, inside: str, modified: int, depth: int) -> Shape | None
     import h5py
 
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            dataset = file.get(inside)
-            if not isinstance(dataset, h5py.Dataset):
-                return None
-            _check_sources(dataset, f"{path}:{inside}", depth + 1)
-            shape: Shape = dataset.shape or ()
-            return shape
-    except (OSError, RuntimeError, KeyError) as error:
+        # forgotten, which closes it: to close a file h5py looks through all that is open, which is much
+        return _shape_in(h5py.File(path, "r", locking="best-effort"), inside, depth)
+    except (OSError, RuntimeError) as error:
         if isinstance(error, DetectorcalError):
             raise
         return None
+
+
+def _shape_in(file: Any, inside: str, depth: int) -> Shape | None:
+    node = get(file, inside)
+    if not is_dataset(node):
+        return None
+    _check_sources(node, f"{file.filename}:{inside}", depth + 1)
+    shape: Shape = node.shape
+    return shape
