@@ -415,6 +415,12 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
                     f"`{name}` was {value!r} when this calibrator was fitted and is {getattr(self, name)!r} "
                     "now: the sums of both do not go together. Call `fit`, or set it back."
                 )
+        weighed_by = getattr(self, "read_noise_", None)
+        if weighed_by is not None and self.read_noise not in (None, weighed_by):
+            raise InputError(
+                f"`read_noise` is {self.read_noise!r}, but the sums of this calibrator were weighed by "
+                f"{weighed_by!r} DN, and no others go with them. Call `fit`, or set it back."
+            )
 
     def _checked_dark(
         self, dark: Any, X: Stack, shape: Shape, dark_per_frame: bool

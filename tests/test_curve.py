@@ -479,3 +479,14 @@ def test_every_pixel_is_summed_once_whatever_the_batches():
     for other in fits[1:]:
         for name, values in fits[0].sums_.items():
             np.testing.assert_array_equal(other.sums_[name], values)
+
+
+def test_another_read_noise_is_refused_once_there_are_sums():
+    scene = np.linspace(200, 2000, 12)[:, None, None] * np.ones((12, 16, 24))
+    sweep = np.random.default_rng(5).poisson(scene).astype(float)
+    cal = DetectorCalibrator(2, method="curved", read_noise=3.0, system_gain=1.0).fit(sweep)
+    assert cal.read_noise_level_ == 9.0
+    cal.set_params(read_noise=30.0)
+    with pytest.raises(InputError, match=r"`read_noise` is 30\.0, but .* weighed by 3\.0 DN"):
+        cal.partial_fit(sweep)
+    assert cal.set_params(read_noise=3.0).partial_fit(sweep).n_frames_seen_ == 24
