@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 
 from detectorcal._errors import InputError
-from detectorcal._validation import check_number
+from detectorcal._validation import check_integer, check_number
 from detectorcal._version import __version__
 from detectorcal.kernels.model import ResponseModel, sum_names
 
@@ -98,6 +98,8 @@ def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "n_frames_seen": calibrator.n_frames_seen_,
             "system_gain": None if np.isnan(calibrator.system_gain_) else calibrator.system_gain_,
             "reference_level": calibrator.reference_level_,
+            "n_darks": calibrator.n_darks_,
+            "read_noise": calibrator.read_noise_,
             **({name: getattr(calibrator, f"{name}_") for name in OF_CURVES} if curved else {}),
             "feature_names": None if names is None else names.tolist(),
         },
@@ -167,6 +169,7 @@ def unpack(
         "n_frames_seen_": _entry(state, "n_frames_seen", int),
         "sums_": {name.removeprefix("sums/"): arrays[name] for name in sums},
         "reference_level_": _reference_level(state, arrays),
+        **_of_darks(state),
         "provenance_": origin,
         "detector_shape_": coef.shape,
         "n_features_in_": coef.size,
@@ -183,6 +186,15 @@ def _reference_level(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
         return level
     n_values = float(np.sum(arrays["sums/frames"]))
     return float(np.sum(arrays["sums/expected"])) / n_values if n_values else 0.0
+
+
+def _of_darks(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the darks told, which the first files do not tell: one dark then, and no read noise."""
+    n_darks = check_integer("n_darks", state.get("n_darks", 1), at_least=0)
+    return {
+        "n_darks_": n_darks,
+        "read_noise_": check_number("read_noise", state.get("read_noise", 0.0), at_least=0),
+    }
 
 
 def _curves(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
