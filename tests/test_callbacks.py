@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from detectorcal import DetectorCalibrator
+from detectorcal import DetectorCalibrator, DetectorcalWarning
 from detectorcal._errors import MissingDependencyError
 
 SWEEP = np.random.default_rng(0).poisson(np.linspace(500, 3000, 20)[:, None, None] * np.ones((12, 16)))
@@ -92,6 +92,12 @@ def test_a_fit_that_fails_is_torn_down(callback):
         cal.fit(Torn())
     assert recorder.told[-1] == ("teardown", "fit")
     assert cal.fit(SWEEP).n_frames_seen_ == len(SWEEP)
+
+
+def test_a_warning_names_the_line_that_called_fit(callback):
+    with pytest.warns(DetectorcalWarning, match="one frame") as caught:
+        DetectorCalibrator(sigma=4).set_callbacks(Recorder()).fit(SWEEP[:1])
+    assert caught[0].filename == __file__
 
 
 def test_a_search_over_calibrators_tells_of_the_batches_of_each(callback):

@@ -215,6 +215,8 @@ def test_version_and_help(capsys):
         ("correct scan.tif -c cal.h5 --sigma 3 -o x.h5", "`sigma`"),
         ("correct small.tif -c cal.h5 -o x.h5", "`X`"),
         ("inspect text.tif", "text.tif"),
+        ("inspect scan.tif", "`inspect` shows what"),
+        ("inspect cal.h5 --projections 0", "--projections"),
         ("inspect .", "'.'"),
         ("polish scan.tif", "polish"),
     ],

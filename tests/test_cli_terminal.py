@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -253,6 +254,21 @@ def test_a_fact_is_a_line_where_it_goes_to_a_program(here, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) > 60
     assert all(re.match(r"\S.*?  +\S", line) for line in lines)
+
+
+def test_nothing_in_a_strangers_file_reaches_the_terminal(here, tmp_path, capsys):
+    with h5py.File(tmp_path / "strange.h5", "w") as file:
+        file["data"] = np.zeros((1, 3, 4))
+        history = {"inputs": {"image\x1b[2J": 3.0}, "parameters": {"a": "one\nforged  line\r\x07"}}
+        file["data"].attrs["provenance"] = json.dumps(history)
+    run("inspect", tmp_path / "strange.h5")
+    out = capsys.readouterr().out
+    assert not CONTROL.search(out)
+    assert len(out.splitlines()) == 2
+    run("inspect", tmp_path / "strange.h5", "--json")
+    printed = capsys.readouterr().out
+    assert not CONTROL.search(printed)
+    assert json.loads(printed)["provenance"] == history
 
 
 def test_a_narrow_terminal_is_kept_to(here):

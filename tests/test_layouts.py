@@ -1,17 +1,25 @@
 """NXtomo and DXchange files as beamlines write them: found through their links, copied but for the frames."""
 
+import json
 import os
+import pickle
 import re
 import shutil
 import tracemalloc
 from pathlib import Path
+from uuid import uuid4
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from detectorcal import DetectorCalibrator
 from detectorcal._errors import DamagedFileError, DetectorcalError, MissingFileError
+from detectorcal.cli import main
 from detectorcal.io import _rest, create_frames, open_frames, read_attributes, resume_frames
+from detectorcal.io._partial import identity
 
 SHAPE = (5, 7)
 KEY = np.array([2, 2, 1, 0, 0, 3, 0, 1, 0, 0, 1, 2])
@@ -152,6 +160,16 @@ def test_flats_are_not_taken_for_projections_that_are_missing(tmp_path):
         file["exchange/data_white"] = FRAMES[:2]
     with pytest.raises(MissingFileError, match=r"scan\.h5:/exchange/data` links to `frames` in `gone\.h5`"):
         open_frames(tmp_path / "scan.h5")
+
+
+def test_the_link_that_leads_nowhere_is_named(tmp_path):
+    with h5py.File(tmp_path / "scan.nxs", "w") as file:
+        lay_out(file, "other", h5py.SoftLink("/camera/frames"))
+        file["camera"] = h5py.ExternalLink("camera.h5", "run_3")
+    with pytest.raises(
+        MissingFileError, match=r"nxs:/other/instrument/detector/data` links to `run_3` in `camera"
+    ):
+        open_frames(tmp_path / "scan.nxs")
 
 
 def test_damaged_other_files(apart):
@@ -435,6 +453,41 @@ def test_large_datasets_are_linked(tmp_path, monkeypatch):
         )  # one per frame
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    key=st.lists(st.integers(0, 3), min_size=1, max_size=20).filter(lambda key: 0 in key),
+    step=st.integers(1, 3),
+    in_radians=st.booleans(),
+)
+def test_any_order_of_frames(tmp_path, key, step, in_radians):
+    """Whatever the scan, lists, frames and angles of the output belong together."""
+    path, out = tmp_path / f"{uuid4()}.nxs", tmp_path / f"{uuid4()}.nxs"
+    numbers = np.arange(len(key))
+    with h5py.File(path, "w") as file:
+        file["entry/instrument/detector/data"] = numbers[:, None, None] + np.zeros((2, 3), "u2")
+        file["entry/instrument/detector/image_key"] = key
+        file["entry/control/data"] = numbers
+        file["entry/sample/rotation_angle"] = np.radians(numbers) if in_radians else 1.0 * numbers
+        file["entry/sample/rotation_angle"].attrs["units"] = "rad" if in_radians else "degree"
+    wanted = np.flatnonzero(np.array(key) == 0)[::step]
+    corrected(path, out, lambda scan: scan.part(slice(None, None, step)))
+    with open_frames(out) as again:
+        np.testing.assert_array_equal(again[:, 0, 0] * 4096, wanted)
+        np.testing.assert_allclose(again.angles, wanted, rtol=1e-14)
+    with h5py.File(out) as file:
+        np.testing.assert_array_equal(file["entry/control/data"], wanted)
+        np.testing.assert_array_equal(file["entry/instrument/detector/image_key"], 0 * wanted)
+
+
+def test_attributes_of_any_size(tmp_path):
+    """Newer files may have such, and the layout of old ones cannot keep them."""
+    with h5py.File(tmp_path / "scan.nxs", "w", libver="latest") as file:
+        lay_out(file).attrs["positions"] = np.arange(20_000.0)
+    corrected(tmp_path / "scan.nxs", tmp_path / "out.nxs")
+    with h5py.File(tmp_path / "out.nxs") as file:
+        np.testing.assert_array_equal(file["entry"].attrs["positions"], np.arange(20_000.0))
+
+
 def test_links_to_other_files(tmp_path):
     """What is there is taken, what is not stays a link, told from where the output is."""
     raw, out = tmp_path / "raw", tmp_path / "out"
@@ -546,3 +599,87 @@ def test_large_lists_are_copied_in_little_memory(tmp_path):
     with h5py.File(tmp_path / "out.nxs") as file:
         assert file["entry/spectra"].shape == (len(PROJECTIONS), 500_000)
         np.testing.assert_array_equal(file["entry/spectra"][0], np.arange(500_000.0))
+
+
+def test_stopped_and_gone_on_with(tmp_path):
+    """What is beside the frames is in the partial output from the beginning, and stays."""
+    full_scan(tmp_path / "scan.nxs")
+    out, partial = tmp_path / "out.nxs", tmp_path / "out.nxs.partial"
+    with open_frames(tmp_path / "scan.nxs") as scan:
+        frames = np.asarray(scan[:], np.float32)
+        how = {"source": scan, "settings": {}, "like": scan, "resume": True}
+        with pytest.raises(RuntimeError), resume_frames(out, scan.shape, "f4", **how) as writer:
+            writer[:2] = frames[:2]
+            raise RuntimeError
+        with h5py.File(partial) as file:
+            for name, values in PER_FRAME.items():
+                check_equal(file["entry"][name], values[PROJECTIONS])
+        with resume_frames(out, scan.shape, "f4", **how) as writer:
+            assert writer.missing() == [slice(2, len(PROJECTIONS))]
+            writer[2:] = frames[2:]
+        with create_frames(tmp_path / "at_once.nxs", scan.shape, "f4", like=scan) as writer:
+            writer[:] = frames
+    assert out.read_bytes() == (tmp_path / "at_once.nxs").read_bytes()
+
+
+def test_written_from_other_processes(tmp_path):
+    """What carries a worker's frames finds their place in a file with much else in it."""
+    full_scan(tmp_path / "scan.nxs")
+    with open_frames(tmp_path / "scan.nxs") as scan:
+        frames = np.asarray(scan[:], np.float32)
+        with resume_frames(
+            tmp_path / "out.nxs", scan.shape, "f4", source=scan, settings={}, like=scan
+        ) as writer:
+            carrier = pickle.loads(pickle.dumps(writer.carrier()))
+            for start in (2, 0):
+                carrier(start, frames[start : start + 2 + start])
+                writer.carried(start, start + 2 + start)
+    with h5py.File(tmp_path / "out.nxs") as file:
+        np.testing.assert_array_equal(file["entry/data/data"], frames)
+        check_equal(file["entry/control/data"], PER_FRAME["control/data"][PROJECTIONS])
+
+
+@pytest.mark.parametrize("options", [[], ["--compression", "gzip"]])
+def test_command(tmp_path, options):
+    """Frames in other files, from the command line to plain h5py."""
+    full_scan(tmp_path / "scan.nxs")
+    with h5py.File(tmp_path / "scan.nxs", "a") as file:
+        with h5py.File(tmp_path / "scan_data.h5", "w") as other:
+            other["frames"] = np.where(KEY == 2, 10, np.where(KEY == 1, 110, 60))[:, None, None] + np.zeros(
+                SHAPE
+            )
+        del file["entry/instrument/detector/data"]
+        file["entry/instrument/detector/data"] = h5py.ExternalLink("scan_data.h5", "frames")
+    sweep = np.linspace(100, 1000, 5)[:, None, None] + np.zeros(SHAPE)
+    DetectorCalibrator(sigma=1).fit(sweep).save(tmp_path / "cal.h5")
+    words = ["correct", tmp_path / "scan.nxs", "-c", tmp_path / "cal.h5", "-o", tmp_path / "out.nxs", "-q"]
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in [*words, *options]])
+    assert not stop.value.code
+    with h5py.File(tmp_path / "out.nxs") as file:
+        np.testing.assert_allclose(file["entry/data/data"][:], np.full((len(PROJECTIONS), *SHAPE), 0.5))
+        check_equal(file["entry/control/data"], PER_FRAME["control/data"][PROJECTIONS])
+        assert file["entry/sample/name"][()] == b"bamboo"
+        told = json.loads(file["entry/data/data"].attrs["provenance"])
+        assert told["inputs"]["image"]["path"].endswith("scan.nxs")
+
+
+def test_files_that_hold_frames_are_never_written_over(apart, capsys):
+    """Whatever `--overwrite` says; and that they are other ones is seen when a correction is gone on with."""
+    sweep = np.linspace(100, 1000, 5)[:, None, None] + np.zeros(SHAPE)
+    DetectorCalibrator(sigma=1).fit(sweep).save("cal.h5")
+    with open_frames(apart) as scan:
+        before = identity(scan)
+        assert scan.files == {item.resolve() for item in apart.parent.iterdir()}
+    link = Path("raw.h5")
+    link.symlink_to(apart.parent / "scan_data.h5")
+    for output in ("raw/scan_data.h5", str(link)):
+        with pytest.raises(SystemExit) as stop:
+            main(["correct", str(apart), "-c", "cal.h5", "-o", output, "--overwrite"])
+        assert stop.value.code == 2
+        assert f"the output `{output}` holds frames of" in capsys.readouterr().err
+    later = before["modified"] / 1e9 + 100
+    os.utime(apart.parent / "scan_data.h5", (later, later))
+    with open_frames(apart) as scan:
+        assert identity(scan)["modified"] > before["modified"]
+        assert identity(scan)["bytes"] == before["bytes"] > apart.stat().st_size

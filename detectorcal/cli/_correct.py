@@ -58,7 +58,7 @@ STORAGE = ("chunks", "compression")
 @light_options
 @part_options
 @line_option
-@click.option("--resume", is_flag=True, help="Go on with a stopped run; HDF5 and zarr.")
+@click.option("--resume", is_flag=True, help="Go on with OUTPUT.partial; HDF5 and zarr.")
 @storage_options
 @work_options
 def correct(
@@ -67,10 +67,7 @@ def correct(
     scheduler: str | None, overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None,
     quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
-    """Correct IMAGE, one frame or many, file to file.
-
-    A scan in NXtomo or DXchange layout brings its flats and darks, and keeps its layout. A stopped run to
-    HDF5 or zarr leaves OUTPUT.partial, with which --resume goes on.
+    """Correct IMAGE, frames or a scan, of which NXtomo and DXchange bring flats and darks, file to file.
 
     \b
     Example:

@@ -19,8 +19,8 @@ __all__ = ["inspect"]
 
 @click.command(cls=Command, short_help="Show what a calibration holds, or how corrected frames were made.")
 @click.argument("file", type=FILE)
-@click.option("--projections", default=PROJECTIONS, show_default=True, metavar="N",
-              help="Of the scan whose rings are told.")  # fmt: skip
+@click.option("--projections", type=click.IntRange(min=1), default=PROJECTIONS, show_default=True,
+              metavar="N", help="Of the scan whose rings are told.")  # fmt: skip
 @json_option
 def inspect(file: str, projections: int, json: bool) -> None:
     """Show what the calibration FILE holds and how good it is; of corrected frames, how they were made.

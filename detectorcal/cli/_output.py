@@ -38,6 +38,10 @@ class Output:
     def writer(self, correction: Correction) -> AbstractContextManager[FrameWriter]:
         """Create the output, in the layout of the input where the format has it, or go on with it."""
         frames, dtype = self.frames, float_dtype(self.frames.dtype)
+        if Path(_file_of(self.name)).resolve() in frames.files:
+            raise InputError(
+                f"the output `{self.name}` holds frames of `{frames.path}`. Choose another name."
+            )
         keeps_layout = frames.layout is not None and self.name.lower().endswith(HDF5_SUFFIXES)
         what: dict[str, Any] = {
             "overwrite": self.overwrite,

@@ -58,10 +58,18 @@ def say(message: str, quiet: bool) -> None:
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:
-    """Print names and values in two columns, folded to the width of a terminal; elsewhere a line each."""
+    """Print names and values in two columns, folded to the width of a terminal; elsewhere a line each.
+
+    What is said may come from a stranger's file: nothing in it moves a cursor or begins a line.
+    """
+    rows = [(_printable(name), _printable(value)) for name, value in rows]
     width = max(len(name) for name, _ in rows)
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for name, value in rows:
         lines = textwrap.wrap(value, max(room - width - 2, 20)) if room else [value]
         for number, line in enumerate(lines or [""]):
             click.echo(f"{'' if number else name:<{width}}  {line}".rstrip())
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

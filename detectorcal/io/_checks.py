@@ -92,6 +92,19 @@ def _check_sources(dataset: Any, name: str, depth: int = 0) -> None:
             )
 
 
+def files_of(dataset: Any) -> set[Path]:
+    """Give the file that a dataset is in and, of a virtual one, those that its parts are in."""
+    own = file_of(dataset)
+    parts = dataset.virtual_sources() if dataset.is_virtual else []
+    found = (_found(own, source.file_name) for source in parts)
+    return {own, *(path for path in found if path is not None)}
+
+
+def _found(own: Path, file_name: str) -> Path | None:
+    candidates = [own] if file_name == "." else [own.parent / file_name, Path(file_name)]
+    return next((path for path in candidates if path.exists()), None)
+
+
 def _fits(source: Any, shape: Shape) -> bool:
     """Tell whether a dataset of this shape has what is taken from it."""
     space = source.src_space
@@ -107,8 +120,7 @@ def _fits(source: Any, shape: Shape) -> bool:
 
 
 def _source_shape(own: Path, file_name: str, inside: str, name: str, depth: int) -> Shape:
-    candidates = [own] if file_name == "." else [own.parent / file_name, Path(file_name)]
-    found = next((path for path in candidates if path.exists()), None)
+    found = _found(own, file_name)
     if found is None:
         raise MissingFileError(
             f"`{name}` is made of other files, of which `{file_name}` is missing. Put it beside `{own.name}`."

@@ -43,6 +43,7 @@ class ExternalReader:
                     f"wanted, {offset + held} there."
                 )
             self._pieces.append((path, offset, wanted))
+        self.files = {path for path, *_ in self._pieces}
         held, wanted = sum(size for *_, size in self._pieces), math.prod(shape) * self._stored.itemsize
         if held < wanted:
             raise DamagedFileError(

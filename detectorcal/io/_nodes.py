@@ -59,21 +59,23 @@ def join(path: str, name: str) -> str:
     return "/" + "/".join(filter(None, f"{path}/{name}".split("/")))
 
 
-def dangling(group: Any, path: str, depth: int = _MOST_LINKS) -> Any:
-    """Return the link to another file that keeps `path` in a group from being found, if one does."""
+def dangling(group: Any, path: str, depth: int = _MOST_LINKS) -> tuple[str, Any] | None:
+    """Return the link to another file that keeps `path` in a group from being found, and where it is."""
     import h5py
 
-    for name in filter(None, path.split("/")):
+    parts = path.strip("/").split("/")
+    for number, name in enumerate(parts, 1):
         try:
             link = group.get(name, getlink=True)
         except (KeyError, OSError, RuntimeError):
             return None
         node = get(group, name)
         if node is None and isinstance(link, h5py.ExternalLink):
-            return link
+            return "/".join(parts[:number]), link
         if node is None and isinstance(link, h5py.SoftLink) and depth:
             start = group.file if link.path.startswith("/") else group
-            return dangling(start, link.path, depth - 1)
+            found = dangling(start, link.path, depth - 1)
+            return None if found is None else ("/".join(parts[:number]), found[1])
         if not is_group(node):
             return None
         group = node

@@ -338,7 +338,7 @@ def identity(stack: FrameStack) -> dict[str, Any]:
         names = ("", "c", "zarr.json", ".zarray", ".zgroup")
         files = [node / name for name in names if (node / name).exists()]
     elif path.is_file():
-        files = [path]
+        files = sorted(stack.files)
     else:
         files = tiff.list_files(path)
     stats = [file.stat() for file in files]

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -190,6 +191,12 @@ class FrameStack:
     def step(self) -> int:
         """Number of frames that are best read together: those of a chunk of the file."""
         return math.lcm(self._step, getattr(self._reader, "step", 1))
+
+    @property
+    def files(self) -> set[Path]:
+        """The files that are read: of HDF5 also those that the one that was opened links to."""
+        named = set() if self.source is None else {self.source.location.path}
+        return {path.resolve() for path in named | getattr(self._reader, "files", set())}
 
     @property
     def selection(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from detectorcal._files import reserve, sync
 from detectorcal._hdf5 import Guarded, Image, create_unwritten
 from detectorcal._typing import Shape
 from detectorcal.io import layouts
-from detectorcal.io._checks import check_dataset, damaged
+from detectorcal.io._checks import check_dataset, damaged, files_of
 from detectorcal.io._compression import hdf5_filters
 from detectorcal.io._external import ExternalReader
 from detectorcal.io._names import Location, describe, is_numeric, native, stack_shape
@@ -51,7 +51,8 @@ def create(path: Path, plan: Plan) -> Sink:
     image = Image()
     with ExitStack() as files:
         source = None if plan.like is None else files.enter_context(_open(_origin(plan).path))
-        with h5py.File(image, "w") as file:
+        # in the layout of HDF5 1.8 (2008): with checksums of the metadata, and attributes of any size
+        with h5py.File(image, "w", libver=("v108", "v108")) as file:
             dataset = _create_dataset(file, plan)
             with nullcontext() if source is None else _naming(_origin(plan)):
                 pending = [] if source is None else _copy_rest(source, file, plan, path.parent)
@@ -173,6 +174,7 @@ class _Hdf5Reader:
     def __init__(self, dataset: Any, shape: Shape, name: str, file: Any) -> None:
         self.shape = shape
         self.dtype = native(dataset.dtype, name)
+        self.files = files_of(dataset)
         self.step = dataset.chunks[0] if dataset.chunks and dataset.ndim == len(shape) else 1
         self._dataset = dataset
         self._file = file
@@ -247,13 +249,13 @@ def _node(file: Any, location: Location) -> Any:
     try:
         return file[location.inside]
     except KeyError as error:
-        if (link := dangling(file, location.inside)) is not None:
-            raise broken(str(location), location.path, link) from error
+        if (found := dangling(file, location.inside)) is not None:
+            raise broken(str(location), location.path, found[1]) from error
         names = ", ".join(f"{d.name} {d.shape}" for d in datasets(file)) or "no dataset"
         raise FileFormatError(f"`{location}` names nothing in the file, which holds {names}.") from error
     except OSError as error:
-        if (link := dangling(file, location.inside)) is not None:
-            raise broken(str(location), location.path, link) from error
+        if (found := dangling(file, location.inside)) is not None:
+            raise broken(str(location), location.path, found[1]) from error
         raise
 
 

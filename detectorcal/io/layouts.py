@@ -78,8 +78,8 @@ def _refuse_dangling(group: Any, location: Location) -> None:
     """Raise if frames are linked to a file that is not there, rather than take what else there is."""
     for path, entry in _groups(group, location.inside):
         for place in (*_DATA_PLACES, "exchange/data"):
-            if (link := dangling(entry, place)) is not None:
-                raise broken(f"{location.path}:{join(path, place)}", location.path, link)
+            if (found := dangling(entry, place)) is not None:
+                raise broken(f"{location.path}:{join(path, found[0])}", location.path, found[1])
 
 
 def entry_of(layout: str, name: str) -> str:

@@ -186,9 +186,12 @@ def _repeat(
     n_frames = stack.shape[0]
     most = max(FEWEST_FRAMES, int(FITTED_PIXELS / calibrator.n_features_in_))
     numbers = np.unique(np.linspace(0, n_frames - 1, min(most, n_frames)).round().astype(int))
-    halves = []
+    halves, maps = [], {}
+    for name, value in calibrator.get_params().items():  # what is of the detector's shape is cut with it
+        if isinstance(value, np.ndarray) and value.shape == calibrator.detector_shape_:
+            maps[name] = value[window]
     for first in (0, 1):
-        half, chosen = clone(calibrator).set_params(detector_shape=None), numbers[first::2]
+        half, chosen = clone(calibrator).set_params(detector_shape=None, **maps), numbers[first::2]
         dark = _Chosen(darks, chosen, window) if per_frame else darks[window]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DetectorcalWarning)  # what a half lacks the whole may have
