@@ -127,6 +127,8 @@ def binned(calibrator: Any, factors: int | Sequence[int], readout: str) -> Any:
         "detector_shape_": coef.shape,
         "n_features_in_": coef.size,
         "n_frames_seen_": old["n_frames_seen_"],
+        "n_darks_": old["n_darks_"],
+        "read_noise_": None if old["read_noise_"] is None else old["read_noise_"] * level / math.sqrt(n),
         "provenance_": deepcopy(old["provenance_"]),
         "frozen_": "binned",
     }
@@ -146,7 +148,6 @@ def _binned_curves(
         "curvature_": np.where(lost, 0.0, each(old["curvature_"], np.mean) / level),
         "covariance_": np.where(lost, np.nan, covariance),
         "prior_std_": old["prior_std_"] / level / math.sqrt(n),
-        "read_noise_": old["read_noise_"] * level / math.sqrt(n),
         "read_noise_level_": old["read_noise_level_"] * level,
     }
 

@@ -1,9 +1,20 @@
 """The causes for which a pixel is not to be believed."""
 
-__all__ = ["DEFECTS", "LARGEST_COEF"]
+import numpy as np
+
+__all__ = ["DEFECTS", "LARGEST_COEF", "not_believed"]
 
 DEFECTS = {"dead": 1, "hot": 2, "unsolved": 32, "changed": 128}
 """Bit of ``defects_`` for each cause."""
 
+CORRECTED_ALL_THE_SAME = DEFECTS["changed"]
+"""The cause for which nothing is replaced: the flat was followed there."""
+
 LARGEST_COEF = 10.0
 """A pixel this many times less (dead) or more (hot) sensitive than its neighbours is not corrected."""
+
+
+def not_believed(defect_map: np.ndarray) -> np.ndarray:
+    """Tell which pixels are to be replaced where defects are: for any cause but having changed."""
+    found: np.ndarray = (defect_map & np.uint8(0xFF ^ CORRECTED_ALL_THE_SAME)) != 0
+    return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,13 @@ from detectorcal._streaming import (
 )
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.kernels.accumulation import Accumulation, Condensed, join
-from detectorcal.kernels.correction import Drift, Maps, ScanMaps, correct
+from detectorcal.kernels.finishing import Counts, Steps
 from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, add_sums, empty_sums
 from detectorcal.kernels.pairs import noise_scale
+from detectorcal.kernels.uncertainty import Deviation
 
 __all__ = [
+    "any_reaches",
     "as_frames",
     "copy_frames",
     "correct_frames",
@@ -203,28 +205,22 @@ def _add_batch(
 
 def correct_frames(
     frames: Stack,
-    maps: Maps | ScanMaps,
+    work: Steps | Deviation,
     *,
-    dtype: np.dtype,
-    reject: float | None,
     out: Any,
     n_jobs: int | None,
     batch_size: int | str | None,
     device: str | None,
-) -> Any:
-    """Correct a stack.
+) -> tuple[Any, Counts]:
+    """Correct a stack, or tell the standard deviations of what is corrected.
 
     Parameters
     ----------
     frames : stack of shape (n_frames, *detector_shape)
         Raw frames, DN. NumPy and other sliceable stacks are read a batch at a time; a Dask array gives a
         lazy Dask array, an array of another library stays in that library.
-    maps : Maps or ScanMaps of arrays of shape detector_shape
-        The maps of the correction, in the dtype of the result.
-    dtype : dtype
-        Floating precision of the result.
-    reject : float or None
-        See :func:`detectorcal.kernels.correction.correct`.
+    work : Steps or Deviation
+        What is made of each frame, in the dtype of the result.
     out : array or writer of the shape of ``frames``, or None
         Anything that takes ``out[slice] = frames``; None makes a NumPy array.
     n_jobs, batch_size, device
@@ -232,31 +228,35 @@ def correct_frames(
 
     Returns
     -------
-    array of the shape of ``frames``
+    result : array of the shape of ``frames``
         ``out`` if that was given.
+    counts : Counts
+        Of the values that mean nothing; of a Dask array, which is not computed, none.
     """
     if is_dask(frames):
-        return _correct_lazily(frames, maps, dtype, reject, device)
+        return _correct_lazily(frames, work, device), Counts()
     if is_eager(frames) and not is_numpy(frames):
-        return correct(frames, maps.each(lambda m: put_like(m, frames)).of_frames(), reject, out)
-    out = _new_result(frames.shape, dtype) if out is None else out
+        return _correct_on_device(frames, work.each(lambda m: put_like(m, frames)).of_frames(), out)
+    out = _new_result(frames.shape, work.dtype) if out is None else out
     place = device_named(device)
     if is_resident(frames) and batch_size is None and device is None:
         batch_size = frames.shape[0]  # in memory, and nothing of the size of a batch is made
-    placed: Maps | ScanMaps | None = None
+    placed: Steps | Deviation | None = None
+    counts = Counts()
     with Threads(n_jobs) as threads, WriteBehind(out, place) as writer:
         for batch, raw in read_ahead(frames, batch_size, place):
-            placed = placed or maps.each(partial(put_like, like=raw))
-            on_host, in_place = is_numpy(raw), isinstance(out, np.ndarray) and out.dtype == dtype
+            placed = placed or work.each(partial(put_like, like=raw))
+            on_host, in_place = is_numpy(raw), isinstance(out, np.ndarray) and out.dtype == work.dtype
             if not on_host:
-                corrected = correct(raw, placed.part(batch).of_frames(), reject, None)
+                corrected, found = _correct_on_device(raw, placed.part(batch).of_frames(), None)
                 place.finish()
             else:
-                corrected = out[batch] if in_place else np.empty(raw.shape, dtype)
-                _correct_batch(raw, placed.part(batch), reject, corrected, threads)
+                corrected = out[batch] if in_place else np.empty(raw.shape, work.dtype)
+                found = _correct_batch(raw, placed.part(batch), corrected, threads)
+            counts = counts.add(found)
             if not (on_host and in_place):
                 writer.write(batch, corrected)
-    return out
+    return out, counts
 
 
 def _new_result(shape: Shape, dtype: np.dtype) -> np.ndarray:
@@ -269,54 +269,68 @@ def _new_result(shape: Shape, dtype: np.dtype) -> np.ndarray:
         ) from error
 
 
-def _correct_batch(raw: Any, maps: Maps | ScanMaps, reject: float | None, out: Any, threads: Threads) -> None:
+def _correct_batch(raw: Any, work: Steps | Deviation, out: Any, threads: Threads) -> Counts:
     """Correct in pieces that stay in cache: runs of frames, rows of them unless all are needed."""
-    if reject is None:
+    if work.needs_frames:
+        n_frames, blocks = _frames_per_part(raw), [slice(None)]
+    else:
         # a curve has a root beside the result, a scan a divisor, and both should stay near the core
-        alone = isinstance(maps, Maps) and maps.scale is not None
-        n_pixels = BLOCK_PIXELS if alone else BLOCK_PIXELS // 2
+        n_pixels = BLOCK_PIXELS if work.maps.alone else BLOCK_PIXELS // 2
         n_frames = RUN_LENGTH * max(1, n_pixels // math.prod(raw.shape[1:]))
         blocks = row_blocks(raw, n_pixels=n_pixels)
-    else:
-        n_frames, blocks = _frames_per_part(raw), [slice(None)]
+    later = work.completes_frames
 
-    def correct_piece(piece: tuple[slice, slice]) -> None:
+    def correct_piece(piece: tuple[slice, slice]) -> Counts:
         part, rows = piece
-        correct(raw[part, rows], maps.part(part).rows(rows).of_frames(), reject, out[part, rows])
+        here = (work if rows == slice(None) else work.rows(rows)).part(part).of_frames()
+        corrected, counts = here.run(raw[part, rows], out[part, rows])
+        return counts if later else here.complete(corrected)[1].add(counts)
 
     # rows outside: their part of the maps stays in cache over the frames
-    threads.map(correct_piece, [(part, rows) for rows in blocks for part in cut(len(raw), n_frames)])
+    pieces = [(part, rows) for rows in blocks for part in cut(len(raw), n_frames)]
+    found = threads.map(correct_piece, pieces)
+    if later:
+        found += threads.map(lambda frame: work.complete(out[frame])[1], cut(len(raw), 1))
+    return reduce(Counts.add, found)
 
 
-def _correct_lazily(
-    frames: Any, maps: Maps | ScanMaps, dtype: Any, reject: float | None, device: str | None
-) -> Any:
-    work = partial(_correct_chunk, reject=reject, device=device)
-    frames, empty = whole_frames(frames), np.empty((0,) * frames.ndim, dtype)
-    # arrays of their own, which Dask puts into the graph once and not into every task
-    if isinstance(maps, Maps):
-        return frames.map_blocks(work, None, *maps, dtype=dtype, meta=empty)
+def _correct_on_device(frames: Array, work: Steps | Deviation, out: Any) -> tuple[Any, Counts]:
+    corrected, counts = work.run(frames, None)
+    corrected, last = work.complete(corrected)
+    counts = Counts(*map(int, counts.add(last)))
+    if out is None:
+        return corrected, counts
+    out[...] = corrected
+    return out, counts
+
+
+def _correct_lazily(frames: Any, work: Steps | Deviation, device: str | None) -> Any:
+    import dask
+
+    frames, empty = whole_frames(frames), np.empty((0,) * frames.ndim, work.dtype)
+    # delayed, Dask puts the maps into the graph once and not into every task
+    shared = dask.delayed(work, traverse=False, pure=True)
+    correct_chunk = partial(_correct_chunk, device=device)
+    numbers = None if work.maps.alike else _numbers_of(frames)
+    return frames.map_blocks(correct_chunk, numbers, work=shared, dtype=work.dtype, meta=empty)
+
+
+def _numbers_of(frames: Any) -> Any:
+    """Give the numbers of frames, in chunks that go with theirs."""
     import dask.array
 
     numbers = dask.array.arange(frames.shape[0], chunks=(frames.chunks[0],))
-    numbers = numbers.reshape(-1, *(1,) * (frames.ndim - 1))  # of the frames in each chunk
-    return frames.map_blocks(work, numbers, *maps.maps, *maps.drift, maps.inverse, dtype=dtype, meta=empty)
+    return numbers.reshape(-1, *(1,) * (frames.ndim - 1))
 
 
 def _correct_chunk(
-    frames: Array, numbers: np.ndarray | None, *values: Any, reject: float | None, device: str | None
+    frames: Array, numbers: np.ndarray | None, *, work: Steps | Deviation, device: str | None
 ) -> Array:
     """Correct one chunk of a Dask array where it is."""
     place = device_named(device)
     frames = place.put(frames)
-    n_maps = len(Maps._fields)
-    alike = Maps(*values[:n_maps])
-    maps: Maps | ScanMaps = alike
-    if numbers is not None:
-        *drift, inverse = values[n_maps:]
-        maps = ScanMaps(alike, Drift(*drift).part(numbers.ravel()), inverse)
-    placed = maps.each(partial(put_like, like=frames))
-    corrected = correct(frames, placed.of_frames(), reject, None)
+    here = work if numbers is None else work.part(numbers.ravel())
+    corrected, _ = _correct_on_device(frames, here.each(partial(put_like, like=frames)).of_frames(), None)
     place.finish()
     return place.get(corrected)
 
@@ -390,6 +404,14 @@ def mean_frame(stack: Stack, *, batch_size: int | str | None) -> Float64:
     for batch in batches(stack, batch_size):
         total += to_host(read(stack, batch)).sum(axis=0, dtype=np.float64)
     return total / stack.shape[0]
+
+
+def any_reaches(stack: Stack, level: float, *, batch_size: int | str | None) -> np.ndarray:
+    """Tell at which pixels any frame of a stack reads at least a level; reads a batch at a time."""
+    reached = np.zeros(stack.shape[1:], np.bool_)
+    for batch in batches(stack, batch_size):
+        reached |= np.any(to_host(read(stack, batch)) >= level, axis=0)
+    return reached
 
 
 def temporal_noise(stack: Stack, *, batch_size: int | str | None) -> float:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detectorcal._defects import DEFECTS, LARGEST_COEF
-from detectorcal._errors import warn
-from detectorcal._typing import Float64
+from detectorcal._errors import InputError, warn
+from detectorcal._execution import any_reaches
+from detectorcal._typing import Float64, Stack
 from detectorcal.kernels.correction import Inverse, replace_spots
 from detectorcal.kernels.curve import Noise
 from detectorcal.kernels.flat import follow_residuals, heed_flat, smoothed_flat
@@ -16,7 +17,7 @@ from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import ROW_STEP, Curve, StraightLine
 from detectorcal.kernels.smoothing import Smoothing
 
-__all__ = ["Told", "highest_level", "tell_flat", "warn_of_bright_images"]
+__all__ = ["Told", "highest_level", "tell_flat", "warn_of_bright_images", "without_saturated"]
 
 BEYOND = 0.02
 """Share by which a level may exceed the brightest of the sweep before it is warned of: drift of the beam."""
@@ -30,10 +31,10 @@ class Told(NamedTuple):
 
     response: Curve | StraightLine
     defects: np.ndarray
-    beam: Float64
-    """Expected flat, DN above dark."""
     divisor: Float64
-    """What a corrected image is divided by, DN: the beam, or what follows the flat's residuals."""
+    """What a corrected image is divided by, DN: the smoothed flat, or what follows its residuals."""
+    followed: np.ndarray | None
+    """Where it follows them; None where it does nowhere."""
 
 
 def tell_flat(
@@ -70,9 +71,10 @@ def tell_flat(
     # a defect is filled from its neighbours before smoothing
     flat = np.where(good, flat, np.nan)
     clean, beam = smoothed_flat(flat, smoothing, calibrator.reject)
-    divisor, defects = beam, calibrator.defects_
+    divisor, defects, followed = beam, calibrator.defects_, None
     if n_std is not None:
         divisor = follow_residuals(clean, beam, Inverse.of(response), n_std)
+        followed = divisor != beam
     elif isinstance(response, Curve):
         curve = response
         _warn_of_bright_flat(calibrator, beam, curve)
@@ -84,8 +86,7 @@ def tell_flat(
         _warn_of_changed(changed)
         defects = defects | np.uint8(DEFECTS["changed"]) * changed
         response, defects = _without_lost(response, changed, defects)
-    _warn_of_dark_flat(divisor)
-    return Told(response, defects, beam, divisor)
+    return Told(response, defects, divisor, followed)
 
 
 def _heed(
@@ -105,7 +106,7 @@ def _warn_of_changed(changed: np.ndarray) -> None:
     if np.any(changed):
         warn(
             f"{np.count_nonzero(changed)} of {changed.size} pixels have changed since the sweep, or are "
-            "dusty, as the flat shows; there it is followed. They are 128 in the correction's `defects`."
+            "dusty, as the flat shows; there it is followed. They are 128 in the correction's `defect_map`."
         )
 
 
@@ -187,10 +188,35 @@ def _between_sampled_rows(sampled: Float64, n_rows: int) -> Float64:
     return filled
 
 
-def _warn_of_dark_flat(flat: Float64) -> None:
-    count = int(np.count_nonzero(~(flat > 0)))
+def without_saturated(
+    calibrator: Any, flats: Stack, flat: Float64, *, batch_size: int | str | None
+) -> Float64:
+    """Make a flat NaN where one of its frames reaches ``saturation``: it tells nothing there.
+
+    Parameters
+    ----------
+    calibrator : DetectorCalibrator
+        Fitted, with a ``saturation``.
+    flats : stack of shape (n_frames, *detector_shape)
+        Raw flats, DN.
+    flat : array of shape detector_shape, float64
+        Their mean, less the dark or not.
+    batch_size : int, str or None
+        Frames or bytes read at a time.
+
+    Returns
+    -------
+    array of shape detector_shape, float64
+    """
+    reached = any_reaches(flats, calibrator.saturation, batch_size=batch_size)
+    count = int(np.count_nonzero(reached & (calibrator.defects_ == 0)))
+    if reached.all():
+        raise InputError(
+            f"`flat` reaches the calibration's `saturation`, {calibrator.saturation:g} DN, at every pixel."
+        )
     if count:
         warn(
-            f"the flat is not above the dark at {count} of {flat.size} pixels: a transmission means nothing "
-            "there, and they become NaN."
+            f"the flat reaches `saturation` at {count} of {flat.size} pixels: there it tells nothing, and is "
+            "filled from its neighbours."
         )
+    return np.where(reached, np.nan, flat)

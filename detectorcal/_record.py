@@ -17,7 +17,7 @@ import scipy
 
 from detectorcal._camera import FROZEN, sums_when_frozen
 from detectorcal._errors import InputError
-from detectorcal._validation import check_number
+from detectorcal._validation import check_integer, check_number
 from detectorcal._version import __version__
 from detectorcal.kernels.model import COMMON, ResponseModel, sum_names
 
@@ -99,6 +99,8 @@ def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "n_frames_seen": calibrator.n_frames_seen_,
             "system_gain": None if np.isnan(calibrator.system_gain_) else calibrator.system_gain_,
             "reference_level": calibrator.reference_level_,
+            "n_darks": calibrator.n_darks_,
+            "read_noise": calibrator.read_noise_,
             **({name: getattr(calibrator, f"{name}_") for name in OF_CURVES} if curved else {}),
             **({"frozen": calibrator.frozen_} if hasattr(calibrator, "frozen_") else {}),
             "feature_names": None if names is None else names.tolist(),
@@ -172,6 +174,7 @@ def unpack(
         "n_frames_seen_": _entry(state, "n_frames_seen", int),
         "sums_": {name.removeprefix("sums/"): arrays[name] for name in sums},
         "reference_level_": _reference_level(state, arrays),
+        **_of_darks(state),
         "provenance_": origin,
         "detector_shape_": coef.shape,
         "n_features_in_": coef.size,
@@ -199,6 +202,15 @@ def _frozen(how: Any) -> dict[str, str]:
         isinstance(how, str) and how in FROZEN, f"its `frozen` is {how!r}, not one of {', '.join(FROZEN)}"
     )
     return {"frozen_": how}
+
+
+def _of_darks(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the darks told, which the first files do not tell: one dark then, and no read noise."""
+    n_darks = check_integer("n_darks", state.get("n_darks", 1), at_least=0)
+    return {
+        "n_darks_": n_darks,
+        "read_noise_": check_number("read_noise", state.get("read_noise", 0.0), at_least=0),
+    }
 
 
 def _curves(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

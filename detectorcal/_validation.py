@@ -42,6 +42,11 @@ def _numpy_dtype(dtype: Any) -> np.dtype:
     return dtype if isinstance(dtype, np.dtype) else np.dtype(str(dtype).rpartition(".")[2])
 
 
+def are_whole(dtype: Any) -> bool:
+    """Whether numbers of a dtype, of any library, are whole."""
+    return _numpy_dtype(dtype).kind != "f"
+
+
 def check_number(
     name: str,
     value: Any,

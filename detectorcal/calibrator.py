@@ -25,7 +25,8 @@ from detectorcal._execution import (
     sum_frames,
     temporal_noise,
 )
-from detectorcal._flat import tell_flat, warn_of_bright_images
+from detectorcal._flat import tell_flat, warn_of_bright_images, without_saturated
+from detectorcal._policies import Policies, warn_of_dark_flat
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
 from detectorcal.correction import Correction
@@ -36,6 +37,7 @@ from detectorcal.kernels.line import Croton, Photon
 from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import Curve, ResponseModel, StraightLine, Sums, add_sums
 from detectorcal.kernels.smoothing import Smoothing, gaussian
+from detectorcal.kernels.uncertainty import Uncertainty, divisor_variance, noise_let_through
 
 __all__ = ["DEFECTS", "METHODS", "DetectorCalibrator"]
 
@@ -44,6 +46,9 @@ METHODS: dict[str, ResponseModel] = {"croton": Croton(), "photon": Photon(), "cu
 FRAMES_FOR_GAIN, PIXELS_FOR_GAIN = 16, 256
 """Frames, spread over a sweep, and side of the middle of the detector, in which the system gain is looked
 for where a weight needs it beforehand."""
+
+DARKS_FOR_NOISE = 16
+"""Darks, spread over a stack, in which the read noise of straight lines is looked for, in the same middle."""
 
 GAIN_STEPS, GAIN_TOLERANCE = 10, 0.01
 """Times that this gain is improved at most, for it is what the weights made with it give back; and the
@@ -100,8 +105,9 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
     system_gain : float or None, default=None
         K, DN per electron, if it is known; None estimates it from the sweep.
     read_noise : float or None, default=None
-        Standard deviation of a reading without light, DN, for the weights of ``method="curved"``. None takes
-        it from ``dark`` if that is a stack, and neglects it otherwise.
+        Standard deviation of a reading without light, DN, for the weights of ``method="curved"`` and for
+        standard deviations of images. None takes it from ``dark`` if that is a stack, and neglects it
+        otherwise.
     detector_shape : tuple of int or None, default=None
         ``(height, width)`` lets rows of ``height * width`` pixels be used as frames.
     batch_size : int, str or None, default=None
@@ -128,6 +134,11 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
     system_gain_ : float
         K, DN per electron, as given or as estimated from the residuals; NaN after one frame, and of curves
         after two.
+    read_noise_ : float
+        Standard deviation of a reading without light, DN: as given or as a stack of darks tells; 0 where it
+        is not known. The weights of ``method="curved"`` count with it.
+    n_darks_ : int
+        Frames that ``dark_`` is the mean of; 0 without, or where it was a number.
     reference_level_ : float
         What the sweep's expected values are like, DN above dark; of ``method="curved"`` the level at which
         ``coef_`` holds.
@@ -143,8 +154,6 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
     prior_std_ : float
         How much curvatures differ from pixel to pixel, 1/DN, as the pixels themselves tell; 0 where
         the sweep shows no curvature, and all responses are straight lines.
-    read_noise_ : float
-        Standard deviation of a reading without light, DN, that the weights count with.
     read_noise_level_ : float
         Level at which photon noise equals it, DN: frames far below tell little.
     n_frames_seen_ : int
@@ -209,6 +218,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
     prior_std_: float
     read_noise_: float
     read_noise_level_: float
+    n_darks_: int
     n_frames_seen_: int
     sums_: Sums
     detector_shape_: Shape
@@ -316,6 +326,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         if first and METHODS[self.method].curved:
             self.read_noise_ = self._read_noise_of(None if dark_per_frame else dark, shape)
             self.read_noise_level_ = self._level_of_read_noise(frames, darks, dark_per_frame, smoothing)
+        self._learn_of_darks(None if dark_per_frame else dark, shape, first)
         if task is not None:
             task.begin(count_batches(frames, self.batch_size))
         sums = self._sum(frames, darks, self._model(), smoothing, task)
@@ -327,6 +338,14 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coef_")
+
+    def _learn_of_darks(self, dark: Any, shape: Shape, first: bool) -> None:
+        """Take from the darks what standard deviations of images need; nothing new where there are none."""
+        if dark is None and not first:
+            return
+        self.n_darks_, told = (0, None) if dark is None else self._told_by_darks(dark, shape, "`X`")
+        if not METHODS[self.method].curved:  # the weights of curves hold theirs, from all pixels
+            self.read_noise_ = float((told or 0.0) if self.read_noise is None else self.read_noise)
 
     def _model(self) -> ResponseModel:
         """Give the response model of the method."""
@@ -561,8 +580,9 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         merged.n_frames_seen_ = sum(c.n_frames_seen_ for c in calibrators)
         merged.detector_shape_ = first.detector_shape_
         merged.dark_ = _mean_dark(calibrators)
+        merged.n_darks_, merged.read_noise_ = first.n_darks_, first.read_noise_
         if METHODS[first.method].curved:
-            merged.read_noise_, merged.read_noise_level_ = first.read_noise_, first.read_noise_level_
+            merged.read_noise_level_ = first.read_noise_level_
         return merged._solve()
 
     # ------------------------------------------------------------------ other readouts of the detector
@@ -698,50 +718,92 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         *,
         n_flats: int | None = None,
         flat_has_dark: bool = True,
+        defects: str = "keep",
+        invalid: str | float = "nan",
+        log: bool = False,
     ) -> Correction:
         """Prepare the correction once, for images that come one by one.
 
         Parameters
         ----------
-        flat, sigma, dark, n_flats, flat_has_dark
+        flat, sigma, dark, n_flats, flat_has_dark, defects, invalid, log
             As in :meth:`transform`.
 
         Returns
         -------
         Correction
-            A transformer that holds the maps of the correction and needs nothing else. Its ``defects`` are
-            those of this calibrator and, with ``method="curved"``, the pixels that have changed since.
+            A transformer that holds the maps of the correction and needs nothing else. Its ``defect_map`` is
+            that of this calibrator and, with ``method="curved"``, the pixels that have changed since.
         """
         check_is_fitted(self)
         smoothing = self._checked_parameters()
         validation.check_number("sigma", sigma, at_least=0, optional=True)
         self._check_flats(flat, sigma, n_flats)
+        policies = Policies(defects, invalid, log)
+        policies.check(has_flat=flat is not None)
         dark_map = self._dark_for_images(dark)
-        response, defects, beam, divisor = self._response(), self.defects_, None, None
+        known = self._noise_known(dark)
+        response, defect_map, divisor = self._response(), self.defects_, None
         if flat is not None:
-            flats = self._map_stack("flat", flat, self.detector_shape_, THIS)
-            flat_map = self._mean_of(flats, self.detector_shape_)
-            flat_map = flat_map - dark_map if flat_has_dark else flat_map
-            count = flats.shape[0] if n_flats is None else n_flats
-            if np.ndim(flat) == 0:  # a number was not measured: it tells nothing of the pixels
-                count = 0
+            flat_map, count = self._mean_flat(flat, n_flats, dark_map, flat_has_dark)
             with single_threaded_blas():
                 told = tell_flat(self, flat_map, response, smoothing, n_std=sigma, n_flats=count)
-            response, defects, beam, divisor = told
+            response, defect_map, divisor, followed = told
+            warn_of_dark_flat(divisor, policies)
+            share = noise_let_through(smoothing, len(self.detector_shape_))
+            variance = divisor_variance(divisor, followed, response, known, n_flats=count, let_through=share)
+            known = known._replace(divisor_variance=variance, followed=followed)
         inverse = Inverse.of(response)
         return Correction(
             scale_map(inverse.coef, divisor),
             dark_map,
             curvature=inverse.curvature,
             response=response,
-            beam=beam,
-            defects=defects,
+            beam=divisor,
+            defect_map=defect_map,
+            **policies._asdict(),
+            uncertainty=known,
             reject=self.reject,
             flattened=self.detector_shape is not None,
             n_jobs=self.n_jobs,
             batch_size=self.batch_size,
             device=self.device,
         )
+
+    def _mean_flat(
+        self, flat: Any, n_flats: int | None, dark: Float64, has_dark: bool
+    ) -> tuple[Float64, int]:
+        """Give the mean flat above dark, and how many frames it is the mean of: its weight."""
+        flats = self._map_stack("flat", flat, self.detector_shape_, THIS)
+        mean = self._mean_of(flats, self.detector_shape_)
+        if np.ndim(flat) == 0:  # a number was not measured: it tells nothing of the pixels
+            return mean - dark if has_dark else mean, 0
+        if self.saturation is not None and has_dark:
+            mean = without_saturated(
+                self, as_frames(flats, self.detector_shape_), mean, batch_size=self.batch_size
+            )
+        return mean - dark if has_dark else mean, flats.shape[0] if n_flats is None else n_flats
+
+    def _noise_known(self, dark: Any) -> Uncertainty:
+        """Give what is known of the noise of camera and dark, which may come with the images."""
+        n_darks, read_noise = self.n_darks_, self.read_noise_
+        if dark is not None:
+            n_darks, told = self._told_by_darks(dark, self.detector_shape_, THIS)
+            read_noise = read_noise if told is None else told
+        if self.read_noise is not None:
+            read_noise = self.read_noise
+        return Uncertainty(self.system_gain_, read_noise or None, n_darks)
+
+    def _told_by_darks(self, dark: Any, shape: Shape, whose: str) -> tuple[int, float | None]:
+        """Give the number of darks, 0 of a dark that is no frame, and the read noise that they tell."""
+        if np.ndim(dark) == 0:
+            return 0, None
+        darks = self._map_stack("dark", dark, shape, whose)
+        if darks.shape[0] == 1:
+            return 1, None
+        few = as_frames(some_frames(darks, DARKS_FOR_NOISE), shape)
+        middle = tuple(_middle(n) for n in shape)
+        return darks.shape[0], temporal_noise(few[:, *middle], batch_size=None)
 
     def _check_flats(self, flat: Any, sigma: float | None, n_flats: int | None) -> None:
         validation.check_integer("n_flats", n_flats, at_least=1)
@@ -752,12 +814,10 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
                 else ("sigma", "the threshold of the flat's residuals")
             )
             raise InputError(f"`{name}` is {what} and needs a `flat`.")
-        if sigma is not None and n_flats is not None:
-            raise InputError("with `sigma` a flat is no evidence and has no weight: leave out `n_flats`.")
-        if n_flats is not None and not self._is_curved:
+        if sigma is not None and np.ndim(flat) == 0:
             raise InputError(
-                f'`n_flats` is the weight of a flat as evidence and nothing to method="{self.method}": '
-                'leave it out, or fit with method="curved".'
+                "`sigma` follows what a measured flat tells of the pixels, but `flat` is a number: leave out "
+                "`sigma`, or give frames."
             )
 
     def _dark_for_images(self, dark: Any) -> Float64:
@@ -779,6 +839,10 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         dark: Any = None,
         n_flats: int | None = None,
         flat_has_dark: bool = True,
+        defects: str = "keep",
+        invalid: str | float = "nan",
+        log: bool = False,
+        return_std: bool = False,
         out: Any = None,
     ) -> Any:
         """Correct images: dark, response and, where a flat is given, the beam.
@@ -797,18 +861,39 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         dark : number, array of shape detector_shape, or stack of darks, optional
             Replaces the fitted dark, for images and flat, DN.
         n_flats : int, optional
-            With ``method="curved"``, the number of frames that a single ``flat`` is the mean of: its weight
-            as evidence. A stack tells its own; else a flat counts as one frame.
+            The number of frames that a single ``flat`` is the mean of: its weight in standard deviations and,
+            with ``method="curved"``, as evidence. A stack tells its own; else a flat counts as one frame.
         flat_has_dark : bool, default=True
             Whether the dark is still in ``flat``.
+        defects : {"keep", "nan", "interpolate"}, default="keep"
+            What becomes of the pixels that are not to be believed, all of ``defects_`` but those that have
+            changed and were followed: they keep what they give, become NaN, or are replaced from the good
+            pixels around them, by a plane through the nearest of each row and column. A pixel that is NaN in
+            an image alone stays NaN.
+        invalid : "nan", "clip" or float, default="nan"
+            What stands in for values that mean nothing, which are counted in a warning for each cause: a
+            transmission where the flat is not positive; with ``log`` one that is not above 0; a reading
+            beyond the top of a pixel's curve. A number above 0 stands in for all of them. "clip" gives the
+            nearest value that means something: 1 where the flat is not positive; the transmission of half a
+            DN, than which whole numbers tell nothing less, where it is below that and ``log`` is set; the
+            value at the curve's top. Without ``log``, values below 0 are noise and stay.
+        log : bool, default=False
+            Whether to give -log of the transmission, what a reconstruction takes; needs a ``flat``.
+        return_std : bool, default=False
+            Whether to give the standard deviation of each corrected value too, from photon and read noise,
+            dark, flat and calibration; see the docs on uncertainty.
         out : array or writer of the shape of ``X``, optional
-            Where the result goes: anything that takes ``out[slice] = frames``.
+            Where the corrected images go: anything that takes ``out[slice] = frames``.
 
         Returns
         -------
         array of the shape of ``X``
-            DN above dark without a flat, transmission with one; NaN where the flat is not positive.
+            DN above dark without a flat, transmission with one, or -log of it.
             float32 for float32 and integers up to 16 bit, float64 for everything wider.
+        std : array of the shape of ``X``
+            Only with ``return_std``: in the units and of the dtype of the result, in memory also where
+            ``out`` is given. NaN where a pixel was not calibrated, or where something stands in for the
+            value.
 
         Raises
         ------
@@ -817,14 +902,17 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         """
         check_is_fitted(self)
         X = self._checked_images(X)
-        correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark)
+        correction = self.correction(
+            flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark, defects=defects, invalid=invalid,
+            log=log,
+        )  # fmt: skip
         if flat is None and self._is_curved and is_numpy(X) and not is_lazy(X):
             frames, inverse = (
                 as_frames(X, self.detector_shape_),
                 Inverse(correction.scale, correction.curvature),
             )
             warn_of_bright_images(self, frames, correction.dark, inverse)
-        return correction.transform(X, out=out)
+        return correction.transform(X, return_std=return_std, out=out)
 
     def _checked_images(self, X: Array) -> Any:
         return validation.as_images(self, X, flattened=self.detector_shape is not None)
@@ -857,14 +945,17 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         dark: Any = None,
         n_flats: int | None = None,
         flat_has_dark: bool = True,
+        log: bool = False,
     ) -> Any:
         """Give what the detector would have recorded.
+
+        What was interpolated, became NaN or was replaced by ``invalid`` is not brought back.
 
         Parameters
         ----------
         X : array or stack of shape detector_shape or (..., *detector_shape)
             Corrected images.
-        flat, sigma, dark, n_flats, flat_has_dark
+        flat, sigma, dark, n_flats, flat_has_dark, log
             As they were given to :meth:`transform`.
 
         Returns
@@ -874,7 +965,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         """
         check_is_fitted(self)
         X = self._checked_images(X)
-        correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark)
+        correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark, log=log)
         return correction.inverse_transform(X)
 
     def score(self, X: Stack, y: Any = None, *, dark: Any = None) -> float:

@@ -57,6 +57,9 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         Replaces the calibrator's dark, DN.
     flat_has_dark : bool, default=True
         Whether the dark is still in ``flats``.
+    defects, invalid, log
+        As in :meth:`DetectorCalibrator.transform`. With ``invalid="clip"`` the least transmission is that of
+        half a DN in the light of all flats.
     exposure : tuple of float or None, default=None
         Exposure times of a projection, a flat and, if ``bias`` is given, the dark: ``(image, flat)`` or
         ``(image, flat, dark)``, s.
@@ -134,6 +137,9 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         sigma: float | None = None,
         dark: Any = None,
         flat_has_dark: bool = True,
+        defects: str = "keep",
+        invalid: str | float = "nan",
+        log: bool = False,
         exposure: tuple[float, ...] | None = None,
         bias: Any = None,
         monitor: Sequence[float] | None = None,
@@ -148,6 +154,9 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         self.sigma = sigma
         self.dark = dark
         self.flat_has_dark = flat_has_dark
+        self.defects = defects
+        self.invalid = invalid
+        self.log = log
         self.exposure = exposure
         self.bias = bias
         self.monitor = monitor
@@ -188,13 +197,14 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         flats = [average(group.frames, self.average).reshape(self.detector_shape_) for group in groups]
         if flat_dark is not None:
             flats = [flat - flat_dark for flat in flats]
-        pooled, beams = self._corrections(flats, self._weights(groups), dark, flat_dark is None)
+        weights = self._weights(groups)
+        pooled, beams = self._corrections(flats, weights, dark, flat_dark is None)
         beams = [beam / light for beam, light in zip(beams, flat_light, strict=True)]
         self.brightness_ = np.array([_median_of_known(beam) for beam in beams])
-        self.correction_ = pooled.set_params(drift=self._drift(groups, beams, factor))
+        self.correction_ = pooled.set_params(drift=self._drift(groups, beams, factor, weights))
         return self
 
-    def transform(self, X: Array, *, out: Any = None) -> Any:
+    def transform(self, X: Array, *, return_std: bool = False, out: Any = None) -> Any:
         """Correct the projections.
 
         Parameters
@@ -202,14 +212,19 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         X : array or stack of shape (n_projections, *detector_shape)
             Raw projections, DN: all of the scan, as for :meth:`fit`; of some of them see :meth:`part`. A Dask
             array gives a lazy Dask array; a stack on disk is read a batch at a time.
+        return_std : bool, default=False
+            Whether to give the standard deviation of each corrected value too; see
+            :meth:`DetectorCalibrator.transform`. A monitor's noise is not in it.
         out : array or writer of the shape of ``X``, optional
             Where the result goes: anything that takes ``out[slice] = frames``.
 
         Returns
         -------
         array of the shape of ``X``
-            Transmission; float32 for float32 and integers up to 16 bit, float64 for everything wider; ``out``
-            if given.
+            Transmission, or -log of it; float32 for float32 and integers up to 16 bit, float64 for everything
+            wider; ``out`` if given.
+        std : array of the shape of ``X``
+            Only with ``return_std``.
 
         Raises
         ------
@@ -217,7 +232,7 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
             If shapes or dtypes do not fit.
         """
         check_is_fitted(self)
-        return self.correction_.transform(X, out=out)
+        return self.correction_.transform(X, return_std=return_std, out=out)
 
     def fit_transform(self, X: Stack, y: Any = None, *, out: Any = None) -> Any:
         """Prepare the correction of a scan, and correct it.
@@ -347,34 +362,30 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         self, flats: list[Float64], weights: list[int], dark: Any, with_dark: bool
     ) -> tuple[Correction, list[Float64]]:
         """Give the correction by all flats together, and what each group's beam is of theirs."""
-        of_flats = {"dark": dark, "flat_has_dark": self.flat_has_dark and with_dark}
-        evident = hasattr(self.calibrator, "covariance_") and self.sigma is None
-        counted = {"n_flats": sum(weights)} if evident else {}
+        how = {
+            "dark": dark, "flat_has_dark": self.flat_has_dark and with_dark, "defects": self.defects,
+            "invalid": self.invalid, "log": self.log,
+        }  # fmt: skip
         mean = flats[0] if len(flats) == 1 else np.average(flats, axis=0, weights=weights)
-        pooled: Correction = self.calibrator.correction(mean, self.sigma, **of_flats, **counted)
+        pooled: Correction = self.calibrator.correction(mean, self.sigma, n_flats=sum(weights), **how)
         if len(flats) == 1:
             return pooled, [np.ones(self.detector_shape_)]
         # what has changed since the sweep, as all flats show, is kept out of every beam
         told = copy(self.calibrator)
-        told.defects_ = pooled.defects
+        told.defects_ = pooled.defect_map
         n_std = NO_RESIDUALS if self.sigma is None else self.sigma
-        return pooled, [self._beam(told.correction(flat, n_std, **of_flats), pooled) for flat in flats]
+        return pooled, [_relative(told.correction(flat, n_std, **how).beam, pooled.beam) for flat in flats]
 
-    def _beam(self, correction: Correction, pooled: Correction) -> Float64:
-        """Give what the beam of one group's correction is of that of all; NaN where it is not positive."""
-        if self.sigma is not None:  # with its residuals
-            return pooled.scale / correction.scale
-        assert correction.beam is not None
-        assert pooled.beam is not None
-        usable = (correction.beam > 0) & (pooled.beam > 0)
-        return np.where(usable, correction.beam / np.where(usable, pooled.beam, 1.0), np.nan)
-
-    def _drift(self, groups: list[Group], beams: list[Float64], factor: Float64) -> Drift | None:
+    def _drift(
+        self, groups: list[Group], beams: list[Float64], factor: Float64, weights: list[int]
+    ) -> Drift | None:
         if len(groups) == 1:
             alike = np.zeros(self.n_frames_, np.intp)
-            return None if np.all(factor == 1) else Drift(None, alike, alike, factor * 0, factor)
-        positions = np.array([group.position for group in groups])
-        return Drift(np.stack(beams), *between(positions, self.n_frames_, self.drift), factor)
+            return None if np.all(factor == 1) else Drift(None, alike, alike, factor * 0, factor, factor**0)
+        positions, n = np.array([group.position for group in groups]), np.array(weights)
+        before, after, share = between(positions, self.n_frames_, self.drift)
+        noise = n.sum() * ((1 - share) ** 2 / n[before] + share**2 / n[after])
+        return Drift(np.stack(beams), before, after, share, factor, noise)
 
     def __sklearn_clone__(self) -> Self:
         copied: Self = clone_with(self, "calibrator", "flats", "dark", "bias")
@@ -382,6 +393,14 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 
     def __sklearn_tags__(self) -> Any:
         return validation.tags_of_frames(super().__sklearn_tags__())
+
+
+def _relative(beam: Float64 | None, of_all: Float64 | None) -> Float64:
+    """Give what one group's beam is of that of all; NaN where either is not positive."""
+    assert beam is not None
+    assert of_all is not None
+    usable = (beam > 0) & (of_all > 0)
+    return np.where(usable, beam / np.where(usable, of_all, 1.0), np.nan)
 
 
 def _median_of_known(beam: Float64) -> float:

@@ -182,7 +182,7 @@ class TestBin:
             fitted = DetectorCalibrator(SIGMA / 2, method="curved").fit(sweep, dark=darks)
             with pytest.warns(UserWarning, match="have changed"):
                 a, b = (c.correction(flat) for c in (made, fitted))
-            assert a.defects[20, 30] == b.defects[20, 30] == 128
+            assert a.defect_map[20, 30] == b.defect_map[20, 30] == 128
             off = (a.scale / b.scale - 1)[8:-8, 8:-8]
             assert np.sqrt(np.mean(off**2)) < 0.1 * np.median(fitted.coef_std_)
             assert abs(off[12, 22]) < 1e-3

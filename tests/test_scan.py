@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import warnings
+from copy import copy
 
 import h5py
 import numpy as np
@@ -275,6 +276,53 @@ class TestLight:
         each = ScanCorrection(cal, group, monitor=flicker, flat_monitor=[1.2, 0.8, 1.2]).fit(raw)
         mean = ScanCorrection(cal, [group], monitor=flicker, flat_monitor=3.2 / 3).fit(raw)
         np.testing.assert_allclose(each.transform(raw), mean.transform(raw), rtol=1e-12)
+
+
+class TestPolicies:
+    """Defects, the logarithm and standard deviations, of a beam that drifts."""
+
+    @pytest.fixture
+    def flats(self, detector, beam):
+        return [detector.flats(level * beam, 4, 6) for level in (1, 0.9)]
+
+    @pytest.mark.parametrize("defects", ["keep", "nan", "interpolate"])
+    def test_as_of_the_plain_correction(self, cal, flats, raw, defects):
+        """With every projection in the light of the first group, all is as with that group alone."""
+        marked = copy(cal)
+        marked.defects_ = cal.defects_.copy()
+        marked.defects_[10, 20:22] = 1
+        how = {"defects": defects, "log": True, "invalid": "clip", "sigma": 3}
+        bright = raw.copy()
+        bright[3, 5, 5] = 0
+        scan, plain = ScanCorrection(marked, flats, [1e6, 2e6], **how), marked.correction(flats[0], **how)
+        with pytest.warns(DetectorcalWarning, match="have no logarithm"):
+            T = scan.fit_transform(bright)
+        with pytest.warns(DetectorcalWarning, match="have no logarithm"):
+            plain = plain.transform(bright)
+        apart = np.zeros(T.shape, bool)
+        apart[3, 5, 5] = True  # half a DN is another transmission in the light of all flats
+        np.testing.assert_allclose(T[~apart], plain[~apart], rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(np.isnan(T), np.isnan(plain))
+
+    def test_standard_deviations(self, detector, beam):
+        """Stated over observed, by Monte Carlo: sweep, darks, flats and scan, all drawn anew."""
+        rng, trials = np.random.default_rng(0), 60
+        beams = beam * np.linspace(1, 0.8, 9)[:, None, None]
+        seen, stated = [], []
+        for _ in range(trials):
+            sweep = detector.record(simulate.exposure_ladder(beam / 2000, 16, lowest=1000), rng)
+            cal = DetectorCalibrator(4, method="photon").fit(sweep, dark=detector.darks(8, rng))
+            flats = [detector.flats(b, 2, rng) for b in beams[[0, -1]]]
+            scan = ScanCorrection(cal, flats, [0, 8], log=True)
+            values, std = scan.fit(sweep[:9]).transform(detector.record(beams * TRUTH, rng), return_std=True)
+            seen.append(values)
+            stated.append(std.astype(float) ** 2)
+        inner = (slice(None), slice(8, -8), slice(8, -8))
+        variances = [
+            v[inner].mean(axis=(1, 2)) for v in (np.mean(stated, axis=0), np.var(seen, axis=0, ddof=1))
+        ]
+        ratio = np.sqrt(variances[0] / variances[1])  # of each projection
+        assert np.all(np.abs(ratio - 1) < 0.05), ratio
 
 
 class TestAverage:

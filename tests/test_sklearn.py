@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 
 from detectorcal import Correction, DetectorcalError, DetectorCalibrator, simulate
 from detectorcal.kernels.model import StraightLine
+from detectorcal.kernels.uncertainty import Uncertainty
 
 ESTIMATORS = [
     DetectorCalibrator(),
@@ -245,7 +246,7 @@ def skops_round_trip(estimator):
 
     data = io.dumps(estimator)
     trusted = io.get_untrusted_types(data=data)
-    own = [type(estimator), *([StraightLine] if isinstance(estimator, Correction) else [])]
+    own = [type(estimator), *([StraightLine, Uncertainty] if isinstance(estimator, Correction) else [])]
     assert trusted == [f"{kind.__module__}.{kind.__name__}" for kind in own]
     return io.loads(data, trusted=trusted)
 

@@ -79,11 +79,21 @@ class Maps(NamedTuple):
         """Give the maps with each of them changed, as by moving them to a device."""
         return Maps(*(None if m is None else change(m) for m in self))
 
+    @property
+    def alike(self) -> bool:
+        """Whether all frames have the same maps."""
+        return True
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing of the size of the result is made beside it."""
+        return self.scale is not None
+
     def rows(self, rows: slice) -> Maps:
         """Give the maps of some rows."""
         return self.each(lambda m: m[rows, ...])
 
-    def part(self, run: slice) -> Maps:
+    def part(self, run: slice | np.ndarray) -> Maps:
         """Give the maps of some frames: those of any."""
         return self
 
@@ -129,6 +139,8 @@ class Drift(NamedTuple):
     """How far they have done so, from 0 to 1, (n_frames,)."""
     factor: Float64
     """(n_frames,), float64."""
+    noise: Float64
+    """Variance of the flats that each frame is divided by, over that of all of them, (n_frames,)."""
 
     @property
     def n_frames(self) -> int:
@@ -139,6 +151,18 @@ class Drift(NamedTuple):
         """Give that of some frames."""
         return Drift(self.beams, *(values[run] for values in self[1:]))
 
+    def astype(self, dtype: np.dtype) -> Drift:
+        """Give it with beams of another precision."""
+        return self.with_beams(lambda beams: beams.astype(dtype, copy=False))
+
+    def flat_noise(self, like: Array) -> Array:
+        """Give ``noise`` for each frame, (n_frames, 1, ...), in the library of ``like``."""
+        return self._per_frame(self.noise, like)
+
+    def _per_frame(self, values: Float64, like: Array) -> Array:
+        dtype = str(like.dtype).rpartition(".")[2]
+        return put_like(values.reshape(-1, *(1,) * like.ndim).astype(dtype), like)
+
     def with_beams(self, change: Callable[[Array], Array]) -> Drift:
         """Give it with the beams changed: cut to some rows, cast, or moved to a device."""
         return self if self.beams is None else self._replace(beams=change(self.beams))
@@ -146,8 +170,7 @@ class Drift(NamedTuple):
     def divisor(self, like: Array) -> Array:
         """Give what the frames are divided by, (n_frames or 1, *shape), in the library of ``like``."""
         if self.beams is None:
-            per_factor = (1 / self.factor).reshape(-1, *(1,) * like.ndim)
-            return put_like(per_factor.astype(str(like.dtype).rpartition(".")[2]), like)
+            return self._per_frame(1 / self.factor, like)
         alike = not self.share.any() and np.ptp(self.before) == 0 and np.ptp(self.factor) == 0
         frames = [self._of_frame(i) for i in range(1 if alike else self.n_frames)]
         return namespace(like).stack(frames)
@@ -168,6 +191,21 @@ class ScanMaps(NamedTuple):
     inverse: bool = False
     """Whether the result is multiplied by what it was divided by."""
 
+    @property
+    def dark(self) -> Array:
+        """DN."""
+        return self.maps.dark
+
+    @property
+    def alike(self) -> bool:
+        """As :attr:`Maps.alike`."""
+        return False
+
+    @property
+    def alone(self) -> bool:
+        """As :attr:`Maps.alone`."""
+        return False
+
     def each(self, change: Callable[[Array], Array]) -> ScanMaps:
         """As :meth:`Maps.each`, and so on."""
         return self._replace(maps=self.maps.each(change), drift=self.drift.with_beams(change))
@@ -178,7 +216,7 @@ class ScanMaps(NamedTuple):
             maps=self.maps.rows(rows), drift=self.drift.with_beams(lambda beams: beams[:, rows, ...])
         )
 
-    def part(self, run: slice) -> ScanMaps:
+    def part(self, run: slice | np.ndarray) -> ScanMaps:
         """As :meth:`Maps.part`, but that they are those of no others."""
         return self._replace(drift=self.drift.part(run))
 
