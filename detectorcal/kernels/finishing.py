@@ -49,10 +49,6 @@ class Finish(NamedTuple):
         beyond, unlit, least, instead = maps
         return Finish(beyond, neighbours, unlit, least, instead)
 
-    def rows(self, rows: slice) -> Finish:
-        """Give the same for some rows, which cannot be interpolated by themselves."""
-        return self._replace(neighbours=None).each(lambda m: m[rows])
-
     def __call__(self, values: Array) -> tuple[Array, Counts]:
         """Interpolate, put in what stands in, and take the logarithm; in place on NumPy.
 
@@ -95,18 +91,21 @@ class Steps(NamedTuple):
         """Whether :meth:`run` must see whole frames."""
         return self.reject is not None
 
-    @property
-    def completes_frames(self) -> bool:
-        """Whether :meth:`complete` must see whole frames."""
-        return self.finish.neighbours is not None
-
     def each(self, change: Callable[[Array], Array]) -> Steps:
         """Give the same with each array changed: moved to a device, say."""
         return Steps(self.maps.each(change), self.reject, self.finish.each(change))
 
-    def rows(self, rows: slice) -> Steps:
-        """Give the same for some rows."""
-        return Steps(self.maps.each(lambda m: m[rows]), self.reject, self.finish.rows(rows))
+    def in_blocks(self, blocks: list[slice]) -> tuple[list[Steps], Finish | None]:
+        """Give the same for each of some blocks of rows, and what is left to do with whole frames."""
+        if len(blocks) == 1:
+            return [self], None
+        if self.finish.neighbours is None:
+            return [self._rows(rows) for rows in blocks], None
+        early = self._replace(finish=Finish(self.finish.beyond))
+        return [early._rows(rows) for rows in blocks], self.finish._replace(beyond=None)
+
+    def _rows(self, rows: slice) -> Steps:
+        return self.each(lambda m: m[rows])
 
     def run(self, frames: Array, out: Array | None) -> tuple[Array, Counts]:
         """Correct frames, or rows of them; see :func:`~detectorcal.kernels.correction.correct`.

@@ -99,11 +99,6 @@ class Deviation(NamedTuple):
     """Of the result."""
 
     @property
-    def completes_frames(self) -> bool:
-        """Whether :meth:`complete` must see whole frames."""
-        return False
-
-    @property
     def needs_frames(self) -> bool:
         """Whether :meth:`run` must see whole frames."""
         return self.reject is not None or self.finish.neighbours is not None
@@ -121,16 +116,18 @@ class Deviation(NamedTuple):
             **{name: changed(getattr(self, name)) for name in names},
         )  # fmt: skip
 
-    def rows(self, rows: slice) -> Deviation:
-        """Give the same for some rows, which cannot be interpolated by themselves."""
-        return self._replace(finish=self.finish._replace(neighbours=None)).each(lambda m: m[rows])
+    def in_blocks(self, blocks: list[slice]) -> tuple[list[Deviation], Finish | None]:
+        """Give the same for each of some blocks of rows; nothing is left to do with whole frames."""
+        if len(blocks) == 1:
+            return [self], None
+        return [self.each(lambda m, rows=rows: m[rows]) for rows in blocks], None  # type: ignore[misc]
 
     def run(self, frames: Array, out: Array | None) -> tuple[Array, Counts]:
         """Give the standard deviations; NaN where a value is not known, or something stands in for it."""
         values, variances = self._values_and_variances(frames)
         if (neighbours := self.finish.neighbours) is not None:
             values = neighbours.fill(values)
-            variances = neighbours.for_variances().fill(variances)
+            variances = neighbours.for_variances.fill(variances)
         xp = namespace(values)
         std = xp.sqrt(variances)
         if self.finish.least is not None:
