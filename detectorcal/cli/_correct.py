@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import numpy as np
 from detectorcal import _provenance
 from detectorcal._cluster import connected, spread
 from detectorcal._errors import InputError
+from detectorcal._policies import DEFECT_POLICIES
 from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.cli._inputs import opened
@@ -36,6 +38,12 @@ __all__ = ["correct"]
               help="Follow the flat where it is K spreads off the calibration; 3 is usual.")  # fmt: skip
 @click.option("--flat-has-dark/--flat-without-dark", default=True, show_default=True,
               help="Whether the dark is still in the flat.")  # fmt: skip
+@click.option("--defects", type=click.Choice(DEFECT_POLICIES), default="keep", show_default=True,
+              help="What becomes of the pixels that are not to be believed.")  # fmt: skip
+@click.option("--invalid", default="nan", show_default=True, metavar="nan|clip|NUMBER",
+              callback=lambda _, __, word: word_or_number(word),
+              help="What stands in for values that mean nothing.")  # fmt: skip
+@click.option("--log", is_flag=True, help="Write -log of the transmission.")
 @click.option("--reject", type=float, metavar="K", help="Replace spots beyond K spreads; 6 is usual.")
 @click.option("--rings", is_flag=True,
               help="Remove what rings are left, within 3 standard errors; reads IMAGE twice.")  # fmt: skip
@@ -51,6 +59,10 @@ def correct(
 
     A scan in NXtomo or DXchange layout brings its own flats and darks, and is written in its own layout.
     A run to HDF5 or zarr that is stopped leaves OUTPUT.partial, with which --resume goes on.
+
+    Pixels that are not to be believed are kept, made nan, or interpolated. What means nothing (a flat that is
+    not above the dark; with --log, a transmission that is not above 0) is counted, and becomes nan, the
+    nearest value that means something (clip), or a number.
 
     \b
     Example:
@@ -72,7 +84,7 @@ def correct(
             refuse_unshared(frames)
         flats = frames.flats if flats is None else flats
         darks = frames.darks if darks is None else darks
-        _refuse_rings_without_flat(rings, flats)
+        _refuse_without_flat(flats, rings=rings, log=how["log"])
         correction = calibrator.correction(flats, dark=darks, **how)
         _refuse_dark_flat(correction)
         suppressor = RingSuppressor(correction, n_jobs=jobs, batch_size=batch_size) if rings else None
@@ -85,12 +97,26 @@ def correct(
         whole = Output(output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor)
         _write(whole, correction, scheduler, quiet)
     what = "transmission" if flats is not None else "DN above dark"
+    what = f"-log of the {what}" if how["log"] else what
     say(f"{output}: {count(len(frames), 'frame')} of {pixels(frames.shape[1:])}, {what}", quiet)
     if suppressor is not None:
         say(f"{output}: {changes(suppressor.report_)}", quiet)
 
 
-def _refuse_rings_without_flat(rings: bool, flats: Any) -> None:
+def word_or_number(word: str) -> str | float:
+    """Give what `--invalid` says: a number if it is one."""
+    try:
+        return float(word) if word != "nan" else word
+    except ValueError:
+        return word
+
+
+def _refuse_without_flat(flats: Any, *, rings: bool, log: bool) -> None:
+    if log and flats is None:
+        raise InputError(
+            "`--log` takes the logarithm of a transmission, which needs a flat: give `--flat`, or leave out "
+            "`--log`."
+        )
     if rings and flats is None:
         raise InputError(
             "`--rings` looks for rings in the logarithm of a transmission, which needs a flat: give "
@@ -124,6 +150,7 @@ def _find_rings(
     suppressor: RingSuppressor, correction: Correction, frames: FrameStack, scheduler: str | None, quiet: bool
 ) -> None:
     """Go through the raw scan a first time: corrected as it is read, and not written."""
+    correction = copy(correction).set_params(log=False)  # it looks for them in the logarithm that it takes
     if scheduler is not None:
         stack = spread(frames, step=frames.step, batch_size=suppressor.batch_size)
         suppressor.fit(correction.transform(stack))

@@ -59,9 +59,20 @@ def _settings(correction: Correction, suppressor: RingSuppressor | None, dtype: 
             if correction.curvature is None
             else {"curves": digest(np.asarray(correction.curvature, dtype))}
         ),
+        "`--defects`": correction.defects,
+        **_defects(correction),
+        "`--invalid`": correction.invalid,
+        "`--log`": correction.log,
         "`--reject`": correction.reject,
         "`--rings`": None if suppressor is None else digest(suppressor.relative_variance()),
     }
+
+
+def _defects(correction: Correction) -> dict[str, str]:
+    """Give which pixels are treated as defects, if any are."""
+    if correction.defects == "keep" or correction.defect_map is None:
+        return {}
+    return {"pixels with defects": digest(np.asarray(correction.defect_map))}
 
 
 def refuse_inputs(output: str, *inputs: str | None) -> None:
