@@ -93,7 +93,7 @@ class Steps(NamedTuple):
 
     def each(self, change: Callable[[Array], Array]) -> Steps:
         """Give the same with each array changed: moved to a device, say."""
-        return Steps(self.maps.each(change), self.reject, self.finish.each(change))
+        return self._replace(maps=self.maps.each(change), finish=self.finish.each(change))
 
     def in_blocks(self, blocks: list[slice]) -> tuple[list[Steps], Finish | None]:
         """Give the same for each of some blocks of rows, and what is left to do with whole frames."""
@@ -112,10 +112,13 @@ class Steps(NamedTuple):
 
         What a curve cannot give is replaced and counted, where the reading itself is a number.
         """
+        found: list[object] = []
         straight = self.maps.scale is not None
         finite = None if straight else _finite(frames)  # before `out`, which may be where they are
-        values = correct(frames, self.maps, self.reject, out)
-        if straight or not bool(namespace(values).any(namespace(values).isnan(values))):
+        values = correct(
+            frames, self.maps, self.reject, out, None if straight else lambda *flags: found.append(flags)
+        )
+        if not found:
             return values, Counts()
         xp = namespace(values)
         beyond = xp.isnan(values) & xp.isfinite(self.maps.half)
