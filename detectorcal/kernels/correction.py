@@ -92,7 +92,7 @@ class Maps(NamedTuple):
         root += self.half_squared
         if is_numpy(root):
             heeded = {"invalid": "ignore"} if beyond is None else {"invalid": "call", "call": beyond}
-            with np.errstate(**heeded):  # type: ignore[arg-type]
+            with np.errstate(**heeded):
                 np.sqrt(root, out=root)
         else:
             root = namespace(root).sqrt(root)
