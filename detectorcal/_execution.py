@@ -278,19 +278,19 @@ def _correct_batch(raw: Any, work: Steps | Deviation, out: Any, threads: Threads
         n_pixels = BLOCK_PIXELS if work.maps.alone else BLOCK_PIXELS // 2
         n_frames = RUN_LENGTH * max(1, n_pixels // math.prod(raw.shape[1:]))
         blocks = row_blocks(raw, n_pixels=n_pixels)
-    later = work.completes_frames
+    here, late = work.in_blocks(blocks)
 
-    def correct_piece(piece: tuple[slice, slice]) -> Counts:
-        part, rows = piece
-        here = (work if rows == slice(None) else work.rows(rows)).part(part).of_frames()
-        corrected, counts = here.run(raw[part, rows], out[part, rows])
-        return counts if later else here.complete(corrected)[1].add(counts)
+    def correct_piece(piece: tuple[slice, int]) -> Counts:
+        part, i = piece
+        work = here[i].part(part).of_frames()
+        corrected, counts = work.run(raw[part, blocks[i]], out[part, blocks[i]])
+        return work.complete(corrected)[1].add(counts)
 
     # rows outside: their part of the maps stays in cache over the frames
-    pieces = [(part, rows) for rows in blocks for part in cut(len(raw), n_frames)]
+    pieces = [(part, i) for i in range(len(blocks)) for part in cut(len(raw), n_frames)]
     found = threads.map(correct_piece, pieces)
-    if later:
-        found += threads.map(lambda frame: work.complete(out[frame])[1], cut(len(raw), 1))
+    if late is not None:
+        found += threads.map(lambda frame: late(out[frame])[1], cut(len(raw), 1))
     return reduce(Counts.add, found)
 
 

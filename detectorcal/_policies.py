@@ -17,6 +17,7 @@ from detectorcal.kernels.model import Curve, StraightLine
 from detectorcal.kernels.uncertainty import Deviation, Uncertainty
 
 __all__ = [
+    "DEFECT_POLICIES",
     "Plan",
     "Policies",
     "warn_of_dark_flat",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from copy import copy
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ import numpy as np
 from detectorcal import _provenance
 from detectorcal._cluster import connected, spread
 from detectorcal._errors import InputError
+from detectorcal._policies import DEFECT_POLICIES
 from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.cli._command import FILE, Command
@@ -52,6 +54,12 @@ STORAGE = ("chunks", "compression")
               help="Follow the flat where K spreads off; 3 is usual.")  # fmt: skip
 @click.option("--flat-has-dark/--flat-without-dark", default=True,
               help="Is the dark in the flat? By default it is.")  # fmt: skip
+@click.option("--defects", type=click.Choice(DEFECT_POLICIES), default="keep",
+              help="What becomes of bad pixels.")  # fmt: skip
+@click.option("--invalid", default="nan", metavar="nan|clip|DN",
+              callback=lambda _, __, word: word_or_number(word),
+              help="What stands in for values that mean nothing.")  # fmt: skip
+@click.option("--log", is_flag=True, help="Write -log of the transmission.")
 @click.option("--reject", type=float, metavar="K", help="Replace spots beyond K spreads; 6 is usual.")
 @click.option("--rings", is_flag=True,
               help="Remove rings that are left; reads IMAGE twice.")  # fmt: skip
@@ -68,6 +76,10 @@ def correct(
     quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Correct IMAGE, frames or a scan, of which NXtomo and DXchange bring flats and darks, file to file.
+
+    Pixels that are not to be believed are kept, made nan, or interpolated. What means nothing (a flat that is
+    not above the dark; with --log, a transmission that is not above 0) is counted, and becomes nan, the
+    nearest value that means something (clip), or a number.
 
     \b
     Example:
@@ -89,7 +101,7 @@ def correct(
         flats = [files.enter_context(opened("flat", name, line)) for name in flat_names] or own
         darks = files.enter_context(opened("dark", dark, line))
         darks = frames.darks if darks is None else darks
-        _refuse_rings_without_flat(rings, flats)
+        _refuse_without_flat(flats, rings=rings, log=how["log"])
         whole, shape = frames, calibrator.detector_shape_
         if roi is not None:
             calibrator = calibrator.crop(*slices_of("--roi", roi))
@@ -122,7 +134,20 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _refuse_rings_without_flat(rings: bool, flats: Any) -> None:
+def word_or_number(word: str) -> str | float:
+    """Give what `--invalid` says: a number if it is one."""
+    try:
+        return float(word) if word != "nan" else word
+    except ValueError:
+        return word
+
+
+def _refuse_without_flat(flats: Any, *, rings: bool, log: bool) -> None:
+    if log and not flats:
+        raise InputError(
+            "`--log` takes the logarithm of a transmission, which needs a flat: give `--flat`, or leave out "
+            "`--log`."
+        )
     if rings and not flats:
         raise InputError(
             "`--rings` looks for rings in the logarithm of a transmission, which needs a flat: give "
@@ -162,6 +187,7 @@ def _find_rings(
     suppressor: RingSuppressor, correction: Correction, frames: FrameStack, scheduler: str | None, quiet: bool
 ) -> None:
     """Go through the raw scan a first time: corrected as it is read, and not written."""
+    correction = copy(correction).set_params(log=False)  # it looks for them in the logarithm that it takes
     if scheduler is not None:
         stack = spread(frames, step=frames.step, batch_size=suppressor.batch_size)
         suppressor.fit(correction.transform(stack))

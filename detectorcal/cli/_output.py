@@ -80,6 +80,10 @@ def _settings(correction: Correction, suppressor: RingSuppressor | None, dtype: 
         "dark": digest(np.asarray(correction.dark, dtype)),
         "curves": None if correction.curvature is None else digest(np.asarray(correction.curvature, dtype)),
         "light of its frames": None if correction.drift is None else _digest_of(correction.drift, dtype),
+        "`--defects`": correction.defects,
+        **_defects(correction),
+        "`--invalid`": correction.invalid,
+        "`--log`": correction.log,
         "`--reject`": correction.reject,
         "`--rings`": None if suppressor is None else digest(suppressor.relative_variance()),
     }
@@ -89,6 +93,13 @@ def _digest_of(drift: Drift, dtype: np.dtype) -> str:
     """Give one checksum of all that a drift consists of."""
     drift = drift.with_beams(lambda beams: beams.astype(dtype))
     return "".join(digest(np.asarray(values)) for values in drift if values is not None)
+
+
+def _defects(correction: Correction) -> dict[str, str]:
+    """Give which pixels are treated as defects, if any are."""
+    if correction.defects == "keep" or correction.defect_map is None:
+        return {}
+    return {"pixels with defects": digest(np.asarray(correction.defect_map))}
 
 
 def refuse_inputs(output: str, *inputs: str | None) -> None:

@@ -144,6 +144,7 @@ def count(number: int, noun: str) -> str:
 def corrected(correction: Correction, shape: Sequence[int]) -> str:
     """Tell in a line what was made of frames, and how good it is."""
     what = "DN above dark" if correction.beam is None else "transmission"
+    what = f"-log of the {what}" if correction.log else what
     std = correction.predict_std()
     known = std[np.isfinite(std)]
     left = 100 * float(np.sqrt(np.mean(known**2))) if known.size else math.nan

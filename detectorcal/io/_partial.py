@@ -224,8 +224,8 @@ class _Unfinished:
         other = [name for name in job if journal.job is not None and journal.job.get(name) != job[name]]
         if resume and other:
             raise InputError(
-                f"`--resume`: `{self}` was made with {', '.join(f'another {name}' for name in other)}. Give "
-                "the same (files unchanged), or start again by `--overwrite` without `--resume`."
+                f"`--resume`: `{self}` was begun by another job; not the same: {', '.join(other)}. Give the "
+                "same (files unchanged), or start again by `--overwrite` without `--resume`."
             )
         folder = self.partial.is_dir()
         if journal.job is None and folder and not is_zarr_store(self.partial) and any(self.partial.iterdir()):

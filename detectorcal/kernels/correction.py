@@ -108,15 +108,25 @@ class Maps(NamedTuple):
         square = divisor * divisor
         return Maps(self.dark, None, self.half * divisor, self.half_squared * square, self.bend * square)
 
-    def apply(self, measured: Array) -> Array:
-        """Correct measured values in place, where the array library can."""
+    def apply(self, measured: Array, beyond: Callable[..., object] | None = None) -> Array:
+        """Correct measured values in place, where the array library can.
+
+        A reading that no intensity gives is NaN, and ``beyond`` is called where there is one: on NumPy by the
+        processor's own flag, which costs nothing; whenever there might be on other libraries.
+        """
         if self.scale is not None:
             measured *= self.scale
             return measured
         root = measured * self.bend
         root += self.half_squared
-        with np.errstate(invalid="ignore"):  # a reading that no intensity gives is NaN
-            root = np.sqrt(root, out=root) if is_numpy(root) else namespace(root).sqrt(root)
+        if is_numpy(root):
+            heeded = {"invalid": "ignore"} if beyond is None else {"invalid": "call", "call": beyond}
+            with np.errstate(**heeded):
+                np.sqrt(root, out=root)
+        else:
+            root = namespace(root).sqrt(root)
+            if beyond is not None:
+                beyond()
         root += self.half
         measured /= root
         return measured
@@ -277,7 +287,13 @@ def replace_spots(frames: Array, n_spreads: float) -> Array:
     return xp.where(find_spots(whole, medians, n_spreads) & finite, medians, frames)
 
 
-def correct(frames: Array, maps: Maps, reject: float | None, out: Array | None) -> Array:
+def correct(
+    frames: Array,
+    maps: Maps,
+    reject: float | None,
+    out: Array | None,
+    beyond: Callable[..., object] | None = None,
+) -> Array:
     """Correct frames, or rows of them when nothing is rejected.
 
     Parameters
@@ -290,6 +306,8 @@ def correct(frames: Array, maps: Maps, reject: float | None, out: Array | None) 
         Spots beyond so many robust spreads are replaced by the median around them.
     out : NumPy array of the shape of ``frames``, or None
         Where the result goes.
+    beyond : callable or None
+        Called where a reading is one that no intensity gives; see :meth:`Maps.apply`.
 
     Returns
     -------
@@ -300,9 +318,9 @@ def correct(frames: Array, maps: Maps, reject: float | None, out: Array | None) 
         out = np.empty(frames.shape, maps.dark.dtype) if out is None else out
         np.copyto(out, frames, casting="unsafe")
         out -= maps.dark
-        return maps.apply(out)
+        return maps.apply(out, beyond)
     measured = subtract_dark(frames, maps.dark)
-    corrected = maps.apply(measured if reject is None else replace_spots(measured, reject))
+    corrected = maps.apply(measured if reject is None else replace_spots(measured, reject), beyond)
     if out is None:
         return corrected
     out[...] = corrected

@@ -49,10 +49,6 @@ class Finish(NamedTuple):
         beyond, unlit, least, instead = maps
         return Finish(beyond, neighbours, unlit, least, instead)
 
-    def rows(self, rows: slice) -> Finish:
-        """Give the same for some rows, which cannot be interpolated by themselves."""
-        return self._replace(neighbours=None).each(lambda m: m[rows])
-
     def __call__(self, values: Array) -> tuple[Array, Counts]:
         """Interpolate, put in what stands in, and take the logarithm; in place on NumPy.
 
@@ -95,18 +91,9 @@ class Steps(NamedTuple):
         """Whether :meth:`run` must see whole frames."""
         return self.reject is not None
 
-    @property
-    def completes_frames(self) -> bool:
-        """Whether :meth:`complete` must see whole frames."""
-        return self.finish.neighbours is not None
-
     def each(self, change: Callable[[Array], Array]) -> Steps:
         """Give the same with each array changed: moved to a device, say."""
-        return Steps(self.maps.each(change), self.reject, self.finish.each(change))
-
-    def rows(self, rows: slice) -> Steps:
-        """Give the same for some rows."""
-        return Steps(self.maps.rows(rows), self.reject, self.finish.rows(rows))
+        return self._replace(maps=self.maps.each(change), finish=self.finish.each(change))
 
     def part(self, run: slice | np.ndarray) -> Steps:
         """Give the same for some frames of a scan."""
@@ -116,16 +103,31 @@ class Steps(NamedTuple):
         """Give the same with the maps that each frame is corrected with, for :meth:`run`."""
         return self._replace(maps=self.maps.of_frames())
 
+    def in_blocks(self, blocks: list[slice]) -> tuple[list[Steps], Finish | None]:
+        """Give the same for each of some blocks of rows, and what is left to do with whole frames."""
+        if len(blocks) == 1:
+            return [self], None
+        if self.finish.neighbours is None:
+            return [self._rows(rows) for rows in blocks], None
+        early = self._replace(finish=Finish(self.finish.beyond))
+        return [early._rows(rows) for rows in blocks], self.finish._replace(beyond=None)
+
+    def _rows(self, rows: slice) -> Steps:
+        return self._replace(maps=self.maps.rows(rows), finish=self.finish.each(lambda m: m[rows]))
+
     def run(self, frames: Array, out: Array | None) -> tuple[Array, Counts]:
         """Correct frames, or rows of them; see :func:`~detectorcal.kernels.correction.correct`.
 
         What a curve cannot give is replaced and counted, where the reading itself is a number.
         """
+        found: list[object] = []
         maps = self.maps.of_frames()
         straight = maps.scale is not None
         finite = None if straight else _finite(frames)  # before `out`, which may be where they are
-        values = correct(frames, maps, self.reject, out)
-        if straight or not bool(namespace(values).any(namespace(values).isnan(values))):
+        values = correct(
+            frames, maps, self.reject, out, None if straight else lambda *flags: found.append(flags)
+        )
+        if not found:
             return values, Counts()
         xp = namespace(values)
         beyond = xp.isnan(values) & xp.isfinite(maps.half)

@@ -59,21 +59,28 @@ class Neighbours:
     sources: Array
     """Where every pixel of the result is taken from: its own place, or the number of pixels and that of the
     bad one."""
-
     power: int = 1
     """Of the weights: 2 for variances, of neighbours that are taken for independent."""
 
     def each(self, change: Callable[[Array], Array]) -> Neighbours:
         """Give the same with each array changed: moved to a device, say."""
-        names = ("pixels", "places", "weights", "sources")
-        return replace(self, **{name: change(getattr(self, name)) for name in names})
+        arrays = {name: getattr(self, name) for name in ("pixels", "places", "weights", "sources")}
+        changed = {name: change(array) for name, array in arrays.items()}
+        if all(changed[name] is arrays[name] for name in changed):
+            return self  # with what it keeps
+        return replace(self, **changed)
 
     def astype(self, dtype: np.dtype) -> Neighbours:
-        """Give the same with weights of another precision."""
-        return replace(self, weights=self.weights.astype(dtype))
+        """Give the same with weights of the precision of the frames."""
+        return self if self.weights.dtype == dtype else self._in_single
 
+    @cached_property
+    def _in_single(self) -> Neighbours:
+        return replace(self, weights=self.weights.astype(np.float32))
+
+    @cached_property
     def for_variances(self) -> Neighbours:
-        """Give what fills the variances of what this fills."""
+        """What fills the variances of what this fills."""
         return replace(self, power=2)
 
     def fill(self, frames: Array) -> Array:
@@ -88,15 +95,21 @@ class Neighbours:
         -------
         array of the same shape and dtype
         """
+        if is_numpy(frames):
+            for frame in frames:
+                self._fill_in_place(frame)
+            return frames
         xp = namespace(frames)
         flat = xp.reshape(frames, (frames.shape[0], -1))
-        if is_numpy(frames):
-            for frame in flat:
-                frame[self.pixels] = self._without_nan(frame[None], (self._matrix @ frame)[None])[0]
-            return frames
         values = self._gathered(flat)
         filled = self._without_nan(flat, xp.sum(values * self.weights**self.power, axis=1))
         return xp.reshape(xp.take(xp.concat([flat, filled], axis=1), self.sources, axis=1), frames.shape)
+
+    def _fill_in_place(self, frame: np.ndarray) -> None:
+        flat = frame.reshape(-1)
+        flat[self.pixels] = self._without_nan(flat[None], (self._matrix @ flat)[None])[0]
+        if not np.may_share_memory(flat, frame):  # `out` may be a view of anything
+            frame[...] = flat.reshape(frame.shape)
 
     @cached_property
     def _matrix(self) -> sparse.csr_array:

@@ -99,11 +99,6 @@ class Deviation(NamedTuple):
     """Of the result."""
 
     @property
-    def completes_frames(self) -> bool:
-        """Whether :meth:`complete` must see whole frames."""
-        return False
-
-    @property
     def needs_frames(self) -> bool:
         """Whether :meth:`run` must see whole frames."""
         return self.reject is not None or self.finish.neighbours is not None
@@ -120,11 +115,6 @@ class Deviation(NamedTuple):
             maps=self.maps.each(change), response=response, finish=self.finish.each(change),
             **{name: changed(getattr(self, name)) for name in names},
         )  # fmt: skip
-
-    def rows(self, rows: slice) -> Deviation:
-        """Give the same for some rows, which cannot be interpolated by themselves."""
-        here = self._replace(finish=self.finish._replace(neighbours=None), maps=Maps(self.maps.dark, None))
-        return here.each(lambda m: m[rows])._replace(maps=self.maps.rows(rows))
 
     def part(self, run: slice | np.ndarray) -> Deviation:
         """Give the same for some frames of a scan."""
@@ -148,12 +138,23 @@ class Deviation(NamedTuple):
             divisor_variance=None if self.divisor_variance is None else self.divisor_variance * noise,
         )
 
+    def in_blocks(self, blocks: list[slice]) -> tuple[list[Deviation], Finish | None]:
+        """Give the same for each of some blocks of rows; nothing is left to do with whole frames."""
+        if len(blocks) == 1:
+            return [self], None
+        return [self._rows(rows) for rows in blocks], None
+
+    def _rows(self, rows: slice) -> Deviation:
+        """Give the same for some rows, which cannot be interpolated by themselves."""
+        here = self._replace(finish=self.finish._replace(neighbours=None), maps=Maps(self.maps.dark, None))
+        return here.each(lambda m: m[rows])._replace(maps=self.maps.rows(rows))
+
     def run(self, frames: Array, out: Array | None) -> tuple[Array, Counts]:
         """Give the standard deviations; NaN where a value is not known, or something stands in for it."""
         values, variances = self._values_and_variances(frames)
         if (neighbours := self.finish.neighbours) is not None:
             values = neighbours.fill(values)
-            variances = neighbours.for_variances().fill(variances)
+            variances = neighbours.for_variances.fill(variances)
         xp = namespace(values)
         std = xp.sqrt(variances)
         if self.finish.least is not None:
