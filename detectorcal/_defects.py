@@ -2,7 +2,7 @@
 
 __all__ = ["DEFECTS", "LARGEST_COEF"]
 
-DEFECTS = {"dead": 1, "hot": 2, "unsolved": 32, "changed": 128}
+DEFECTS = {"dead": 1, "hot": 2, "unsolved": 32, "user": 64, "changed": 128}
 """Bit of ``defects_`` for each cause."""
 
 LARGEST_COEF = 10.0

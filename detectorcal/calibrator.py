@@ -24,9 +24,10 @@ from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.correction import Inverse, scale_map
 from detectorcal.kernels.curve import SMALLEST_SPAN, Curved, level_span
 from detectorcal.kernels.line import Croton, Photon
-from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import Curve, ResponseModel, StraightLine, Sums, add_sums
-from detectorcal.kernels.smoothing import Smoothing, gaussian
+from detectorcal.kernels.piecewise import fill_within, gaussian_within
+from detectorcal.kernels.regions import Regions, not_believed
+from detectorcal.kernels.smoothing import Smoothing
 
 __all__ = ["DEFECTS", "METHODS", "DetectorCalibrator"]
 
@@ -52,7 +53,7 @@ against itself, R^2 is the same for every sigma and chooses nothing."""
 THIS = "this calibration"
 
 _WHAT_SUMS_DEPEND_ON = (
-    "method", "sigma", "mode", "cval", "truncate", "cutoff", "saturation", "reject",
+    "method", "sigma", "mode", "cval", "truncate", "cutoff", "saturation", "reject", "regions",
 )  # fmt: skip
 
 
@@ -93,6 +94,11 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     read_noise : float or None, default=None
         Standard deviation of a reading without light, DN, for the weights of ``method="curved"``. None takes
         it from ``dark`` if that is a stack, and neglects it otherwise.
+    regions : array of shape detector_shape, integer, or None, default=None
+        A label image: the pixels of each label above 0 (a module, a tile) are smoothed within themselves, as
+        if they were a detector of their own, and nothing leaks over a step from one to the next. 0 is a gap
+        in which there is nothing: its pixels take no part and are 64 in ``defects_``. See
+        ``docs/how-to/modules.md``.
     detector_shape : tuple of int or None, default=None
         ``(height, width)`` lets rows of ``height * width`` pixels be used as frames.
     batch_size : int, str or None, default=None
@@ -115,7 +121,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         Dark of the last fit, DN; None after a fit with a dark for each frame.
     defects_ : array of shape detector_shape, uint8
         Sum of bits: 1 dead (nothing measured, or a coefficient above 10), 2 hot (below 1/10), 32 unsolved
-        (no frame in which the pixel takes part).
+        (no frame in which the pixel takes part), 64 user (a gap of ``regions``).
     system_gain_ : float
         K, DN per electron, as given or as estimated from the residuals; NaN after one frame, and of curves
         after two.
@@ -216,6 +222,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         reject: float | None = None,
         system_gain: float | None = None,
         read_noise: float | None = None,
+        regions: Any = None,
         detector_shape: Shape | None = None,
         batch_size: int | str | None = None,
         n_jobs: int | None = None,
@@ -231,6 +238,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         self.reject = reject
         self.system_gain = system_gain
         self.read_noise = read_noise
+        self.regions = regions
         self.detector_shape = detector_shape
         self.batch_size = batch_size
         self.n_jobs = n_jobs
@@ -293,6 +301,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         if not first:
             self._check_sums_are_of_this_kind()
         X, shape = validation.as_sweep(self, X, reset=first)
+        validation.check_regions_fit(smoothing.regions, shape)
         dark = validation.dark_of(y, dark, X.shape[0], shape)
         darks, mean_dark = self._checked_dark(dark, X, shape, dark_per_frame)
         frames = as_frames(X, shape)
@@ -354,6 +363,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     def _first_gain(self, frames: Stack, darks: Any, smoothing: Smoothing) -> float:
         """Estimate K before the fit, from some of the frames."""
         middle = tuple(_middle(n) for n in frames.shape[1:])
+        if smoothing.regions is not None:
+            smoothing = replace(smoothing, regions=smoothing.regions.part(*middle))
         frames, darks = frames[:, *middle], darks[..., *middle]
         # all noise is taken for that of photons first, and what each K leaves to read noise is taken off
         gain = Photon().solve(self._sum(frames, darks, Photon(), smoothing), None).system_gain
@@ -378,14 +389,27 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         validation.check_detector_shape(self.detector_shape)
         validation.check_execution(self.n_jobs, self.batch_size, self.device)
         gaussian_ = validation.check_smoothing(self.sigma, self.mode, self.cval, self.truncate)
-        return Smoothing(*gaussian_, twice=METHODS[self.method].twice)
+        regions = validation.check_regions(self.regions)
+        if hasattr(self, "detector_shape_"):
+            validation.check_regions_fit(regions, self.detector_shape_)
+        return Smoothing(*gaussian_, twice=METHODS[self.method].twice, regions=regions)
+
+    def _not_believed(self) -> np.ndarray | None:
+        """Give the pixels that the user does not want believed; None if there are none."""
+        return not_believed(None, validation.check_regions(self.regions))
+
+    def _note_what_sums_depend_on(self) -> None:
+        """Remember the parameters that the sums are made with; arrays as they are now."""
+        params = {name: getattr(self, name) for name in _WHAT_SUMS_DEPEND_ON}
+        self._summed_with = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in params.items()}
 
     def _check_sums_are_of_this_kind(self) -> None:
         """Refuse to go on, to merge or to save with parameters that the sums were not made with."""
         for name, value in self._summed_with.items():
-            if getattr(self, name) != value:
+            now = getattr(self, name)
+            if not np.array_equal(now, value):
                 raise InputError(
-                    f"`{name}` was {value!r} when this calibrator was fitted and is {getattr(self, name)!r} "
+                    f"`{name}` was {_shown(value)} when this calibrator was fitted and is {_shown(now)} "
                     "now: the sums of both do not go together. Call `fit`, or set it back."
                 )
 
@@ -426,6 +450,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             self.coef_std_ = np.multiply(response.coef, relative_std, out=relative_std)
         self.coef_ = response.coef
         self.defects_ = _find_defects(self.coef_, self.sums_["frames"])
+        if (user := self._not_believed()) is not None:
+            self.defects_[user] = DEFECTS["user"]
         bad = self.defects_ != 0
         self.coef_[bad], self.coef_std_[bad] = 1.0, np.nan
         self.system_gain_ = max(response.system_gain, 0.0)  # NaN stays NaN
@@ -437,7 +463,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             self.prior_std_ = curve.prior_std
         self.n_features_in_ = self.coef_.size
         self.provenance_ = _record.provenance(self.method, self.n_frames_seen_)
-        self._summed_with = {name: getattr(self, name) for name in _WHAT_SUMS_DEPEND_ON}
+        self._note_what_sums_depend_on()
         self._warn_of_weak_points()
         return self
 
@@ -477,13 +503,14 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
                 "the sweep has one frame: the fit has no standard errors, and its pattern includes the "
                 "whole noise of that frame. Record a sweep of many frames."
             )
-        counts = {cause: int(np.count_nonzero(self.defects_ & bit)) for cause, bit in DEFECTS.items()}
+        failed = self.defects_ & ~np.uint8(DEFECTS["user"])
+        counts = {cause: int(np.count_nonzero(failed & bit)) for cause, bit in DEFECTS.items()}
         if any(counts.values()):
             causes = ", ".join(f"{count} {cause}" for cause, count in counts.items() if count)
             warn(
-                f"{np.count_nonzero(self.defects_)} of {self.n_features_in_} pixels could not be calibrated "
+                f"{np.count_nonzero(failed)} of {self.n_features_in_} pixels could not be calibrated "
                 f"({causes}); they keep coefficient 1 and are marked in `defects_`."
-                + (MOST_FAILED if np.mean(self.defects_ != 0) > 0.5 else "")
+                + (MOST_FAILED if np.mean(failed != 0) > 0.5 else "")
             )
 
     @classmethod
@@ -516,10 +543,11 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         first = calibrators[0]
         for other in calibrators:
             for name in (*_WHAT_SUMS_DEPEND_ON, "detector_shape_"):
-                if getattr(other, name) != getattr(first, name):
+                here, there = getattr(first, name), getattr(other, name)
+                if not np.array_equal(here, there):
                     raise InputError(
-                        f"calibrators to be merged must agree in `{name}`, but one has "
-                        f"{getattr(first, name)!r} and another {getattr(other, name)!r}."
+                        f"calibrators to be merged must agree in `{name}`, but one has {_shown(here)} and "
+                        f"another {_shown(there)}."
                     )
             _check_same_weights(first, other)
         merged = cls(**first.get_params())
@@ -783,15 +811,16 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         -------
         float
             One minus the variance of the pattern after correction over that before; 1 is perfect, 0
-            nothing gained. The pattern is the mean frame over its Gaussian of 20 pixels: what is smoother
-            than that is taken for the beam, and a correction that bends it scores lower.
+            nothing gained. The pattern is the mean frame over its Gaussian of 20 pixels, within regions:
+            what is smoother than that is taken for the beam, and a correction that bends it scores lower.
         """
         check_is_fitted(self)
         X = self._checked_images(X)
         frames = as_frames(X, self.detector_shape_)
         measured = mean_frame(frames, batch_size=self.batch_size) - self._dark_for_images(dark)
         corrected = Inverse.of(self._response()).apply(measured)
-        before, after = _pattern_variances(measured, corrected, self.defects_ == 0)
+        regions = validation.check_regions(self.regions)
+        before, after = _pattern_variances(measured, corrected, self.defects_ == 0, regions)
         if before == 0:
             return 1.0 if after == 0 else 0.0
         return 1 - after / before
@@ -859,7 +888,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         calibrator._checked_parameters()
         for name, value in attributes.items():
             setattr(calibrator, name, value)
-        calibrator._summed_with = {name: getattr(calibrator, name) for name in _WHAT_SUMS_DEPEND_ON}
+        calibrator._note_what_sums_depend_on()
         return calibrator
 
     def __sklearn_tags__(self) -> Any:
@@ -898,6 +927,11 @@ def _find_defects(coef: Float64, n_frames: Float64) -> np.ndarray:
     return defects
 
 
+def _shown(value: Any) -> str:
+    """Show a parameter in a message."""
+    return f"another array of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
+
+
 def _check_same_weights(a: DetectorCalibrator, b: DetectorCalibrator) -> None:
     """Refuse to merge sums whose weights differ: each took the noise from its own darks and first frames."""
     levels = [getattr(c, "read_noise_level_", 0.0) for c in (a, b)]
@@ -920,12 +954,14 @@ def _mean_dark(calibrators: Sequence[DetectorCalibrator]) -> Float64 | None:
     return mean
 
 
-def _pattern_variances(measured: Float64, corrected: Float64, good: np.ndarray) -> tuple[float, float]:
+def _pattern_variances(
+    measured: Float64, corrected: Float64, good: np.ndarray, regions: Regions | None
+) -> tuple[float, float]:
     """Variance over the good pixels of a frame over its Gaussian, before and after correction."""
     believed = good & np.isfinite(measured) & np.isfinite(corrected)
-    whole = fill_masked(measured[None], ~believed[None])
+    whole = fill_within(measured[None], ~believed[None], regions)
     with single_threaded_blas():
-        smooth = gaussian(whole, Smoothing(SCORE_SIGMA, "nearest", 0.0, 4.0))[0]
+        smooth = gaussian_within(whole, Smoothing(SCORE_SIGMA, "nearest", 0.0, 4.0, regions=regions))[0]
     lit = believed & (smooth > 0)
     if not lit.any():
         return 0.0, 0.0

@@ -15,9 +15,9 @@ import numpy as np
 
 from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array
-from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import ResponseModel
-from detectorcal.kernels.smoothing import Smoother, Smoothing, smoother_for
+from detectorcal.kernels.piecewise import fill_within, smoother_within, without_spots
+from detectorcal.kernels.smoothing import Smoother, Smoothing
 
 __all__ = ["Accumulation", "Condensed", "join", "subtract_dark"]
 
@@ -71,9 +71,10 @@ def subtract_dark(frames: Array, dark: Array) -> Array:
     return measured
 
 
-def _measured_rows(frames: Array, dark: Array, rows: slice) -> Array:
-    dark_rows = dark[:, rows, ...] if dark.ndim == frames.ndim else dark[rows, ...]
-    return subtract_dark(frames[:, rows, ...], dark_rows)
+def _measured_part(frames: Array, dark: Array, *where: slice) -> Array:
+    """Subtract the dark from some rows, and of those from some columns."""
+    dark_part = dark[:, *where, ...] if dark.ndim == frames.ndim else dark[*where, ...]
+    return subtract_dark(frames[:, *where, ...], dark_part)
 
 
 def _saturated(frames: Array, level: float) -> Array | None:
@@ -117,14 +118,14 @@ class Accumulation:
         masked = None if self.saturation is None else _saturated(frames, self.saturation)
         if self.reject is None and (masked is None or not bool(xp.any(masked))):
             with np.errstate(invalid="ignore", over="ignore"):  # where inf is in the frames
-                smoothed = smoother.project(lambda rows: _measured_rows(frames, dark, rows))
+                smoothed = smoother.project(lambda *where: _measured_part(frames, dark, *where))
             if bool(xp.all(xp.isfinite(smoothed))):
                 return Condensed(smoothed, None)
         return self._condense_masked(subtract_dark(frames, dark), masked, smoother)
 
     def _smoother(self, frames: Array, dark: Array) -> Smoother:
         """Give the smoother for measured frames, which have the library, device and dtype of the dark."""
-        return smoother_for(tuple(frames.shape[1:]), self.smoothing, dark)
+        return smoother_within(tuple(frames.shape[1:]), self.smoothing, dark)
 
     def _condense_masked(self, measured: Array, masked: Array | None, smoother: Smoother) -> Condensed:
         """Fill what is not to be believed, then condense."""
@@ -132,13 +133,11 @@ class Accumulation:
         not_finite = ~xp.isfinite(measured)
         masked = not_finite if masked is None else masked | not_finite
         if bool(xp.any(masked)):
-            measured = fill_masked(measured, masked)
+            measured = fill_within(measured, masked, self.smoothing.regions)
         if self.reject is not None:
-            medians = median_of_neighbours(measured)
-            spots = find_spots(measured, medians, self.reject)
-            measured = xp.where(spots, medians, measured)
+            measured, spots = without_spots(measured, self.reject, self.smoothing.regions)
             masked = masked | spots
-        return Condensed(smoother.project(lambda rows: measured[:, rows, ...]), masked)
+        return Condensed(smoother.project(lambda *where: measured[:, *where, ...]), masked)
 
     def sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
         """Sum some rows of the same frames.
@@ -172,7 +171,7 @@ class Accumulation:
     ) -> tuple[Array, Array, Any]:
         """Give measured and expected values, 0 where a pixel takes no part, and how often each takes part."""
         xp = namespace(frames)
-        measured = _measured_rows(frames, dark, rows)
+        measured = _measured_part(frames, dark, rows)
         expected = self._smoother(frames, dark).expand(condensed.smoothed, rows)
         if condensed.masked is None and bool(xp.min(expected) > self.cutoff):
             return measured, expected, frames.shape[0]

@@ -14,7 +14,7 @@ from detectorcal._typing import Float64, Stack
 from detectorcal._validation import float_dtype
 from detectorcal.correction import Correction
 from detectorcal.kernels.accumulation import Accumulation
-from detectorcal.kernels.smoothing import smoother_for
+from detectorcal.kernels.piecewise import smoother_within
 
 __all__ = ["Points", "corrected_at", "points_of", "response_at"]
 
@@ -89,7 +89,7 @@ def _some_pixels(
     raw: np.ndarray, dark: np.ndarray, kind: Accumulation, pixels: np.ndarray
 ) -> tuple[Any, Any, Any]:
     condensed = kind.condense(raw, dark)
-    smoother = smoother_for(raw.shape[1:], kind.smoothing, dark)
+    smoother = smoother_within(raw.shape[1:], kind.smoothing, dark)
     expected = smoother.expand(condensed.smoothed, slice(None)).reshape(len(raw), -1)[:, pixels]
     # floating before the subtraction: unsigned integers would wrap round
     measured = raw.reshape(len(raw), -1)[:, pixels].astype(dark.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Float64, Stack
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.io import FrameStack
-from detectorcal.kernels.masking import MAD_TO_STD, fill_masked
-from detectorcal.kernels.smoothing import gaussian
+from detectorcal.kernels.masking import MAD_TO_STD
+from detectorcal.kernels.piecewise import fill_within, gaussian_within
+from detectorcal.kernels.smoothing import Smoothing
 from detectorcal.report._evidence import dark_of
 
 __all__ = ["Scan", "look_at_scan"]
@@ -77,7 +78,10 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
     chosen = np.unique(np.linspace(0, raw.shape[0] - 1, MOST_PROJECTIONS).round().astype(int))
     measured = _row(raw, chosen, row) - (dark_map if row is None else dark_map[row])
     after = _row(done, chosen, row)
-    before = measured * _beam_factor(measured, after, calibrator)
+    smoothing = calibrator._checked_parameters()
+    if smoothing.regions is not None and row is not None:
+        smoothing = replace(smoothing, regions=smoothing.regions.part(row))
+    before = measured * _beam_factor(measured, after, smoothing)
     before, after = (-np.log(np.maximum(np.nan_to_num(values), FAINTEST)) for values in (before, after))
     return Scan(
         before=before,
@@ -101,7 +105,7 @@ def _row(stack: Stack, chosen: np.ndarray, row: int | None) -> Float64:
     return np.array(rows, dtype=np.float64)
 
 
-def _beam_factor(measured: Float64, after: Float64, calibrator: DetectorCalibrator) -> Float64:
+def _beam_factor(measured: Float64, after: Float64, smoothing: Smoothing) -> Float64:
     """Give what the scan was multiplied with, smoothed along the row: the beam, and none of the pixels.
 
     So the scan before needs no flat: the two differ in the pixels' pattern alone.
@@ -109,8 +113,8 @@ def _beam_factor(measured: Float64, after: Float64, calibrator: DetectorCalibrat
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.nanmedian(np.where(measured > 0, after / measured, np.nan), axis=0)[None]
     with single_threaded_blas():
-        factor = fill_masked(factor, ~np.isfinite(factor))
-        smooth: Float64 = gaussian(factor, calibrator._checked_parameters())[0]
+        factor = fill_within(factor, ~np.isfinite(factor), smoothing.regions)
+        smooth: Float64 = gaussian_within(factor, smoothing)[0]
     return smooth
 
 
