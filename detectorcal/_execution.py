@@ -159,7 +159,23 @@ def whole_frames(stack: Any) -> Any:
 def _add_batch(
     frames: Array, dark: Array, accumulation: Accumulation, totals: dict[str, Array], threads: Threads
 ) -> None:
-    """Add one batch to the totals: condense whole frames first, then sum blocks of rows."""
+    """Add one batch to the totals: region by region, each as if it were a detector of its own."""
+    dark_axes = (slice(None),) * (dark.ndim - len(frames.shape[1:]))
+    for box, alone in accumulation.pieces():
+        there = {name: total[*box, ...] for name, total in totals.items()}
+        first = -box[0].start % ROW_STEP if box else 0
+        _add_piece(frames[:, *box, ...], dark[*dark_axes, *box, ...], alone, there, first, threads)
+
+
+def _add_piece(
+    frames: Array,
+    dark: Array,
+    accumulation: Accumulation,
+    totals: dict[str, Array],
+    first_sampled: int,
+    threads: Threads,
+) -> None:
+    """Condense whole frames first, then sum blocks of rows."""
     step = _frames_per_part(frames)
 
     def darks(part: slice) -> Any:
@@ -186,7 +202,7 @@ def _add_batch(
         for run, whole in runs:
             add_rows(totals, accumulation.sampled_sums(frames[run, ...], darks(run), whole, rows), rows)
 
-    tasks = [(sum_sampled, rows) for rows in row_blocks(frames, ROW_STEP)]
+    tasks = [(sum_sampled, rows) for rows in row_blocks(frames, ROW_STEP, first=first_sampled)]
     tasks += [(sum_rows, rows) for rows in row_blocks(frames)]
     threads.map(lambda task: task[0](task[1]), tasks)
 
@@ -391,13 +407,14 @@ def _frames_per_part(frames: Array) -> int:
     return max(divisor for divisor in (1, 2, 4, 8) if divisor <= max(wanted, 1))
 
 
-def row_blocks(frames: Array, step: int = 1, n_pixels: int | None = None) -> list[slice]:
+def row_blocks(frames: Array, step: int = 1, n_pixels: int | None = None, first: int = 0) -> list[slice]:
     """Cut a detector into blocks of whole rows, of which every ``step``-th counts; a line is not cut."""
     height, *width = frames.shape[1:]
     if not width:
         return [slice(0, height)]
     n_rows = max(1, (n_pixels or _block_pixels(frames)) // width[0])
-    return [slice(rows.start, rows.stop, step) for rows in cut(height, n_rows * step)]
+    blocks = cut(max(height - first, 0), n_rows * step)
+    return [slice(rows.start + first, rows.stop + first, step) for rows in blocks]
 
 
 def _block_pixels(frames: Array) -> int:

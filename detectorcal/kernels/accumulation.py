@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from detectorcal._arrays import namespace, sum_of_products
+from detectorcal._arrays import namespace, put_like, sum_of_products
 from detectorcal._typing import Array
+from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import ResponseModel
-from detectorcal.kernels.piecewise import fill_within, smoother_within, without_spots
-from detectorcal.kernels.smoothing import Smoother, Smoothing
+from detectorcal.kernels.smoothing import Smoother, Smoothing, smoother_for
 
 __all__ = ["Accumulation", "Condensed", "join", "subtract_dark"]
 
@@ -71,10 +71,9 @@ def subtract_dark(frames: Array, dark: Array) -> Array:
     return measured
 
 
-def _measured_part(frames: Array, dark: Array, *where: slice) -> Array:
-    """Subtract the dark from some rows, and of those from some columns."""
-    dark_part = dark[:, *where, ...] if dark.ndim == frames.ndim else dark[*where, ...]
-    return subtract_dark(frames[:, *where, ...], dark_part)
+def _measured_rows(frames: Array, dark: Array, rows: slice) -> Array:
+    dark_rows = dark[:, rows, ...] if dark.ndim == frames.ndim else dark[rows, ...]
+    return subtract_dark(frames[:, rows, ...], dark_rows)
 
 
 def _saturated(frames: Array, level: float) -> Array | None:
@@ -98,6 +97,18 @@ class Accumulation:
     cutoff: float
     saturation: float | None
     reject: float | None
+    outside: np.ndarray | None = None
+    """Pixels of the bounding box of a region that are not of it, and take no part."""
+
+    def pieces(self) -> list[tuple[tuple[slice, ...], Accumulation]]:
+        """Give where each region lies, and what is done there, as if it were a detector of its own."""
+        if self.smoothing.regions is None:
+            return [((), self)]
+        alone = replace(self, smoothing=replace(self.smoothing, regions=None))
+        return [
+            (box, alone if inside is None else replace(alone, outside=~inside))
+            for box, inside in self.smoothing.regions.pieces
+        ]
 
     def condense(self, frames: Array, dark: Array) -> Condensed:
         """Mask, fill and condense whole frames.
@@ -116,16 +127,19 @@ class Accumulation:
         xp = namespace(frames)
         smoother = self._smoother(frames, dark)
         masked = None if self.saturation is None else _saturated(frames, self.saturation)
+        if self.outside is not None:
+            outside = put_like(self.outside[None], frames)
+            masked = outside if masked is None else masked | outside
         if self.reject is None and (masked is None or not bool(xp.any(masked))):
             with np.errstate(invalid="ignore", over="ignore"):  # where inf is in the frames
-                smoothed = smoother.project(lambda *where: _measured_part(frames, dark, *where))
+                smoothed = smoother.project(lambda rows: _measured_rows(frames, dark, rows))
             if bool(xp.all(xp.isfinite(smoothed))):
                 return Condensed(smoothed, None)
         return self._condense_masked(subtract_dark(frames, dark), masked, smoother)
 
     def _smoother(self, frames: Array, dark: Array) -> Smoother:
         """Give the smoother for measured frames, which have the library, device and dtype of the dark."""
-        return smoother_within(tuple(frames.shape[1:]), self.smoothing, dark)
+        return smoother_for(tuple(frames.shape[1:]), self.smoothing, dark)
 
     def _condense_masked(self, measured: Array, masked: Array | None, smoother: Smoother) -> Condensed:
         """Fill what is not to be believed, then condense."""
@@ -133,11 +147,13 @@ class Accumulation:
         not_finite = ~xp.isfinite(measured)
         masked = not_finite if masked is None else masked | not_finite
         if bool(xp.any(masked)):
-            measured = fill_within(measured, masked, self.smoothing.regions)
+            measured = fill_masked(measured, masked)
         if self.reject is not None:
-            measured, spots = without_spots(measured, self.reject, self.smoothing.regions)
+            medians = median_of_neighbours(measured)
+            spots = find_spots(measured, medians, self.reject)
+            measured = xp.where(spots, medians, measured)
             masked = masked | spots
-        return Condensed(smoother.project(lambda *where: measured[:, *where, ...]), masked)
+        return Condensed(smoother.project(lambda rows: measured[:, rows, ...]), masked)
 
     def sums(self, frames: Array, dark: Array, condensed: Condensed, rows: slice) -> dict[str, Array]:
         """Sum some rows of the same frames.
@@ -171,7 +187,7 @@ class Accumulation:
     ) -> tuple[Array, Array, Any]:
         """Give measured and expected values, 0 where a pixel takes no part, and how often each takes part."""
         xp = namespace(frames)
-        measured = _measured_part(frames, dark, rows)
+        measured = _measured_rows(frames, dark, rows)
         expected = self._smoother(frames, dark).expand(condensed.smoothed, rows)
         if condensed.masked is None and bool(xp.min(expected) > self.cutoff):
             return measured, expected, frames.shape[0]

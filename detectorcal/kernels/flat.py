@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from detectorcal._typing import Float64
-from detectorcal.kernels.correction import Inverse
+from detectorcal.kernels.correction import Inverse, replace_spots
 from detectorcal.kernels.curve import MOMENTS, Noise, frame_sums, posterior
 from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import Curve
-from detectorcal.kernels.piecewise import fill_within, gaussian_within, without_spots
+from detectorcal.kernels.piecewise import each_alone, fill_within, gaussian_within
 from detectorcal.kernels.regions import Regions
 from detectorcal.kernels.smoothing import Smoothing
 
@@ -54,7 +54,7 @@ def smoothed_flat(flat: Float64, smoothing: Smoothing, reject: float | None) -> 
     if masked.any():
         frame = fill_within(frame, masked, regions)
     if reject is not None:
-        frame, _ = without_spots(frame, reject, regions)
+        frame = each_alone(lambda piece: replace_spots(piece, reject), frame, regions)
     smooth = gaussian_within(frame, smoothing)
     if regions is not None and (gaps := regions.gaps[None]).any():
         smooth = fill_masked(smooth, gaps)

@@ -59,8 +59,8 @@ PROJECTED_PIXELS = 2**18
 and between steps threads wait for each other."""
 
 _SYNONYMS = {"grid-mirror": "reflect", "grid-wrap": "wrap", "grid-constant": "constant"}
-_CACHED_AXES = 32
-_MAX_CACHED_SMOOTHERS = 16
+_CACHED_AXES = 64
+_MAX_CACHED_SMOOTHERS = 64
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Smoothing:
     """Whether what one smoothing takes away is smoothed and given back, 2 G F - G G F: Tukey's twicing. It
     bends a curved beam far less, for a little more of the pixels' noise."""
     regions: Regions | None = None
-    """What is smoothed within itself, by :mod:`detectorcal.kernels.piecewise`; here frames are one piece."""
+    """What is smoothed within itself, which :mod:`detectorcal.kernels.piecewise` sees to: here frames are
+    one piece."""
 
     @property
     def radius(self) -> int:
@@ -91,13 +92,8 @@ class Smoother(Protocol):
     smoothed ones. A line detector's pixels take the part of rows.
     """
 
-    condensed_shape: Shape
-    """Shape of what one frame is condensed to."""
-
-    def project(self, rows_of: Callable[..., Array]) -> Array:
+    def project(self, rows_of: Callable[[slice], Array]) -> Array:
         """Condense frames; ``rows_of`` gives some rows of them, of shape (n_frames, n_rows, ...).
-
-        A smoother of regions asks it for some columns of them, too.
 
         What is not finite in the frames makes the condensed form not finite.
         """
@@ -159,10 +155,9 @@ class _LineFilter:
     """:func:`scipy.ndimage.gaussian_filter` on each frame."""
 
     def __init__(self, shape: Shape, smoothing: Smoothing) -> None:
-        self.condensed_shape = shape
         self._smoothing = smoothing
 
-    def project(self, rows_of: Callable[..., Array]) -> Array:
+    def project(self, rows_of: Callable[[slice], Array]) -> Array:
         s = self._smoothing
         frames = rows_of(slice(None))
         smoothed = np.empty_like(frames)
@@ -208,14 +203,13 @@ class _Products:
         self._across_A, self._across_B = put(factors[-1].A.T), put(factors[-1].B)
         ones = [factor.B.sum(axis=0) for factor in factors]
         detail = [np.append(np.ones(one.size - 1), 0.0) for one in ones]
-        self.condensed_shape = tuple(one.size for one in ones)
         self._of_ones = put(ones[0] if len(shape) == 1 else np.outer(*ones))
         self._detail = put(detail[0] if len(shape) == 1 else np.outer(*detail))
         self._level = put((1 - detail[0]) if len(shape) == 1 else np.outer(1 - detail[0], 1 - detail[1]))
         self._down_again = put(factors[0].B.T @ factors[0].A)
         self._across_again = put(factors[-1].A.T @ factors[-1].B)
 
-    def project(self, rows_of: Callable[..., Array]) -> Array:
+    def project(self, rows_of: Callable[[slice], Array]) -> Array:
         if len(self._shape) == 1:
             core = self._condense(rows_of(slice(None)) @ self._across_B)
         else:
@@ -234,7 +228,7 @@ class _Products:
             again = self._down_again @ again
         return again + self._padding * self._of_ones
 
-    def _project_areas(self, rows_of: Callable[..., Array]) -> Array:
+    def _project_areas(self, rows_of: Callable[[slice], Array]) -> Array:
         """Add up what blocks of rows contribute."""
         height, width = self._shape
         step = max(1, PROJECTED_PIXELS // width)
