@@ -27,6 +27,7 @@ from detectorcal._arrays import (
     to_host,
 )
 from detectorcal._errors import TooLargeError
+from detectorcal._pieces import Piece, pieces_of, put_together
 from detectorcal._streaming import (
     RUN_LENGTH,
     Threads,
@@ -39,9 +40,9 @@ from detectorcal._streaming import (
     single_threaded_blas,
 )
 from detectorcal._typing import Array, Float64, Shape, Stack
-from detectorcal.kernels.accumulation import Accumulation, Condensed, join
+from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.correction import Maps, correct
-from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, add_sums, empty_sums
+from detectorcal.kernels.model import ROW_STEP, Sums, add_sums
 from detectorcal.kernels.pairs import noise_scale
 
 __all__ = [
@@ -104,16 +105,16 @@ def sum_frames(
         return _sum_lazily(stack, dark, accumulation, dtype, device)
     place = device_named(device)
     dark_per_frame = len(dark.shape) == len(stack.shape)
-    totals: dict[str, Array] = {}
+    pieces: list[Piece] = []
     with single_threaded_blas(), Threads(n_jobs) as threads:
         for batch, frames in read_ahead(stack, batch_size, place):
-            if not totals:
-                totals = empty_sums(accumulation.model, tuple(stack.shape[1:]), frames)
-                shared = None if dark_per_frame else _to(dark, dtype, frames)
-            darks = _to(read(dark, batch), dtype, frames) if dark_per_frame else shared
-            _add_batch(frames, darks, accumulation, totals, threads)
+            if not pieces:
+                shared = None if dark_per_frame else to_host(dark).astype(dtype, copy=False)
+                pieces = pieces_of(accumulation, tuple(stack.shape[1:]), shared, frames)
+            darks = _to(read(dark, batch), dtype, frames) if dark_per_frame else None
+            _add_batch(pieces, frames, darks, threads)
             place.finish()
-    return {name: to_host(total) for name, total in totals.items()}
+        return put_together(pieces, tuple(stack.shape[1:]), threads)
 
 
 def _to(values: Array, dtype: np.dtype, like: Array) -> Array:
@@ -156,54 +157,30 @@ def whole_frames(stack: Any) -> Any:
     return stack.rechunk(dict.fromkeys(range(1, stack.ndim), -1))
 
 
-def _add_batch(
-    frames: Array, dark: Array, accumulation: Accumulation, totals: dict[str, Array], threads: Threads
-) -> None:
-    """Add one batch to the totals: region by region, each as if it were a detector of its own."""
-    dark_axes = (slice(None),) * (dark.ndim - len(frames.shape[1:]))
-    for box, alone in accumulation.pieces():
-        there = {name: total[*box, ...] for name, total in totals.items()}
-        first = -box[0].start % ROW_STEP if box else 0
-        _add_piece(frames[:, *box, ...], dark[*dark_axes, *box, ...], alone, there, first, threads)
+def _add_batch(pieces: list[Piece], frames: Array, darks: Array | None, threads: Threads) -> None:
+    """Add one batch to the totals: condense whole frames first, then sum blocks of rows.
 
-
-def _add_piece(
-    frames: Array,
-    dark: Array,
-    accumulation: Accumulation,
-    totals: dict[str, Array],
-    first_sampled: int,
-    threads: Threads,
-) -> None:
-    """Condense whole frames first, then sum blocks of rows."""
-    step = _frames_per_part(frames)
-
-    def darks(part: slice) -> Any:
-        return dark[part, ...] if dark.ndim == frames.ndim else dark
-
-    def condense(part: slice) -> Condensed:
-        return accumulation.condense(frames[part, ...], darks(part))
-
-    condensed = threads.map(condense, cut(frames.shape[0], step))
-    runs = [
-        (run, join(condensed[run.start // step : -(-run.stop // step)]))
-        for run in cut(frames.shape[0], RUN_LENGTH)
+    Regions take turns, frame by frame and row by row: what lies beside one comes into cache with it.
+    """
+    batches = [piece.batch(frames, darks) for piece in pieces]
+    steps = [_frames_per_part(batch.frames) for batch in batches]
+    parts = [
+        (part, batch)
+        for batch, step in zip(batches, steps, strict=True)
+        for part in cut(frames.shape[0], step)
     ]
-
-    def sum_rows(rows: slice) -> None:
-        count = 0  # a number as long as all pixels take part
-        for run, whole in runs:
-            sums = accumulation.sums(frames[run, ...], darks(run), whole, rows)
-            count = count + sums.pop("frames")
-            add_rows(totals, sums, rows)
-        add_rows(totals, {"frames": count}, rows)
-
-    def sum_sampled(rows: slice) -> None:
-        for run, whole in runs:
-            add_rows(totals, accumulation.sampled_sums(frames[run, ...], darks(run), whole, rows), rows)
-
-    tasks = [(sum_sampled, rows) for rows in row_blocks(frames, ROW_STEP, first=first_sampled)]
-    tasks += [(sum_rows, rows) for rows in row_blocks(frames)]
+    parts.sort(key=lambda task: task[0].start)
+    condensed = threads.map(lambda task: task[1].condense(task[0]), parts)
+    for batch, step in zip(batches, steps, strict=True):
+        batch.take([c for c, (_, whose) in zip(condensed, parts, strict=True) if whose is batch], step)
+    blocks = [(rows, batch) for batch in batches for rows in row_blocks(batch.frames)]
+    blocks.sort(key=lambda task: task[1].piece.box[0].start + task[0].start)
+    tasks = [
+        (batch.sum_sampled, rows)
+        for batch in batches
+        for rows in row_blocks(batch.frames, ROW_STEP, first=batch.piece.first_sampled)
+    ]
+    tasks += [(batch.sum_rows, rows) for rows, batch in blocks]
     threads.map(lambda task: task[0](task[1]), tasks)
 
 

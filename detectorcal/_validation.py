@@ -179,13 +179,15 @@ def check_regions(value: Any) -> Regions | None:
         raise InputError(
             "`regions` is 0 everywhere, a gap and no detector. Give each module a label above 0."
         )
-    alone = np.flatnonzero(np.bincount(labels.ravel())[1:] == 1)
-    if alone.size:
-        raise InputError(
-            f"`regions` has a single pixel with label {alone[0] + 1}, which has no neighbours to be compared "
-            "with. Give it theirs, or 0."
-        )
-    return Regions(labels)
+    regions = Regions.of(labels)
+    for box, _ in regions.pieces:
+        if regions.labels[box].size == 1:
+            place = tuple(side.start for side in box)
+            raise InputError(
+                f"`regions` has a region of one pixel, label {int(regions.labels[place])} at {place}, which "
+                "has no neighbours to be compared with. Give it their label, or 0."
+            )
+    return regions
 
 
 def check_regions_fit(regions: Regions | None, shape: Shape) -> None:

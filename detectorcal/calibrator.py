@@ -26,7 +26,7 @@ from detectorcal.kernels.curve import SMALLEST_SPAN, Curved, level_span
 from detectorcal.kernels.line import Croton, Photon
 from detectorcal.kernels.model import Curve, ResponseModel, StraightLine, Sums, add_sums
 from detectorcal.kernels.piecewise import fill_within, gaussian_within
-from detectorcal.kernels.regions import Regions, not_believed
+from detectorcal.kernels.regions import Regions, user_mask
 from detectorcal.kernels.smoothing import Smoothing
 
 __all__ = ["DEFECTS", "METHODS", "DetectorCalibrator"]
@@ -394,9 +394,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             validation.check_regions_fit(regions, self.detector_shape_)
         return Smoothing(*gaussian_, twice=METHODS[self.method].twice, regions=regions)
 
-    def _not_believed(self) -> np.ndarray | None:
+    def _user_mask(self) -> np.ndarray | None:
         """Give the pixels that the user does not want believed; None if there are none."""
-        return not_believed(None, validation.check_regions(self.regions))
+        return user_mask(None, validation.check_regions(self.regions))
 
     def _note_what_sums_depend_on(self) -> None:
         """Remember the parameters that the sums are made with; arrays as they are now."""
@@ -450,7 +450,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             self.coef_std_ = np.multiply(response.coef, relative_std, out=relative_std)
         self.coef_ = response.coef
         self.defects_ = _find_defects(self.coef_, self.sums_["frames"])
-        if (user := self._not_believed()) is not None:
+        if (user := self._user_mask()) is not None:
             self.defects_[user] = DEFECTS["user"]
         bad = self.defects_ != 0
         self.coef_[bad], self.coef_std_[bad] = 1.0, np.nan

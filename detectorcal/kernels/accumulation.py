@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detectorcal._arrays import namespace, put_like, sum_of_products
-from detectorcal._typing import Array
+from detectorcal._typing import Array, Shape
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import ResponseModel
 from detectorcal.kernels.smoothing import Smoother, Smoothing, smoother_for
@@ -100,10 +100,10 @@ class Accumulation:
     outside: np.ndarray | None = None
     """Pixels of the bounding box of a region that are not of it, and take no part."""
 
-    def pieces(self) -> list[tuple[tuple[slice, ...], Accumulation]]:
+    def pieces(self, shape: Shape) -> list[tuple[tuple[slice, ...], Accumulation]]:
         """Give where each region lies, and what is done there, as if it were a detector of its own."""
         if self.smoothing.regions is None:
-            return [((), self)]
+            return [(tuple(slice(0, n) for n in shape), self)]
         alone = replace(self, smoothing=replace(self.smoothing, regions=None))
         return [
             (box, alone if inside is None else replace(alone, outside=~inside))

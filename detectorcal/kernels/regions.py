@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy import ndimage
 
 from detectorcal._typing import Shape
 
-__all__ = ["LARGEST_LABEL", "Piece", "Regions", "not_believed"]
+__all__ = ["LARGEST_LABEL", "Piece", "Regions", "user_mask"]
 
 LARGEST_LABEL = np.iinfo(np.uint16).max
 """A label image is kept in 16 bits."""
@@ -43,6 +44,11 @@ class Regions:
         boxes = ndimage.find_objects(self.labels.astype(np.int32))
         self.pieces = tuple(self._piece(number, box) for number, box in enumerate(boxes, 1) if box)
 
+    @classmethod
+    def of(cls, labels: np.ndarray) -> Regions:
+        """Give the regions of a label image; those of the last ones are kept."""
+        return _cached(labels.shape, labels.astype(np.uint16).tobytes())
+
     def _piece(self, label: int, box: tuple[slice, ...]) -> Piece:
         inside = self.labels[box] == label
         return Piece(box, None if inside.all() else inside)
@@ -72,7 +78,12 @@ class Regions:
         return type(self), (self.labels,)  # the hash of bytes differs from process to process
 
 
-def not_believed(mask: np.ndarray | None, regions: Regions | None) -> np.ndarray | None:
+@lru_cache(maxsize=2)
+def _cached(shape: Shape, labels: bytes) -> Regions:
+    return Regions(np.frombuffer(labels, np.uint16).reshape(shape))
+
+
+def user_mask(mask: np.ndarray | None, regions: Regions | None) -> np.ndarray | None:
     """Give the pixels that the user does not want believed: those of a mask, and all gaps.
 
     Parameters

@@ -89,7 +89,7 @@ def _some_pixels(
     raw: np.ndarray, dark: np.ndarray, kind: Accumulation, pixels: np.ndarray
 ) -> tuple[Any, Any, Any]:
     expected, believed = np.zeros(raw.shape, dark.dtype), np.zeros(raw.shape, np.bool_)
-    for box, alone in kind.pieces():
+    for box, alone in kind.pieces(raw.shape[1:]):
         there: Any = (..., *box)
         _expect(raw[there], dark[there], alone, expected[there], believed[there])
     expected, believed = (values.reshape(len(raw), -1)[:, pixels] for values in (expected, believed))
