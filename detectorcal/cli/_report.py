@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from detectorcal._cli_inputs import opened
 from detectorcal._errors import InputError
 from detectorcal._files import refuse_existing
 from detectorcal.calibrator import DetectorCalibrator
+from detectorcal.cli._inputs import opened
+from detectorcal.cli._options import line_option, quiet_option
 from detectorcal.io import FrameStack, open_frames
 
 __all__ = ["report"]
@@ -32,10 +33,10 @@ __all__ = ["report"]
 @click.option("--projections", type=click.IntRange(min=1), metavar="N",
               help="Judge for scans of N projections; by default those of --scan, or 1000.")  # fmt: skip
 @click.option("--title", help="Of the page; by default the calibration's name.")
-@click.option("--line", is_flag=True, help="A 2-D array is frames of a line detector.")
+@line_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing page.")
 @click.option("--jobs", default=-1, show_default=True, help="Threads; -1 takes all cores.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@quiet_option
 def report(
     calibration: str, output: str, sweep: str | None, dark: str | None, dark_per_frame: bool,
     scan: tuple[str, str] | None, projections: int | None, title: str | None, line: bool, overwrite: bool,

@@ -1,0 +1,40 @@
+"""The command that shows what the package does."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from detectorcal import demo
+from detectorcal.cli._options import quiet_option
+from detectorcal.cli._words import summary
+
+__all__ = ["run_demo"]
+
+
+@click.command("demo", short_help="Calibrate a simulated detector and see what it does to a scan.")
+@click.option("-o", "--output", metavar="FOLDER", help="Keep the simulated and corrected files here.")
+@click.option("--seed", default=0, show_default=True, help="Of the simulated noise.")
+@quiet_option
+def run_demo(output: str | None, seed: int, quiet: bool) -> None:
+    """Calibrate a simulated detector, correct a simulated scan, and measure both.
+
+    \b
+    Example:
+      detectorcal demo -o demo_files
+    """  # noqa: D301
+    result = demo.run(seed)
+    if output is not None:
+        demo.write(result, output)
+    if quiet:
+        return
+    table = Table("correction", title_justify="left")
+    for name in ("pattern (PRNU)", "rings of a slice"):
+        table.add_column(name, justify="right")
+    for name, figures in result.figures.items():
+        table.add_row(name, *(f"{figure:.2f} %" for figure in figures))
+    click.echo(f"simulated: {summary(result.calibrator)}")
+    Console().print(table)
+    if output is not None:
+        click.echo(f"{output}: {', '.join(demo.FILES)}")

@@ -1,0 +1,82 @@
+"""The program: its commands, and what becomes of mistakes."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import click
+from rich.console import Console
+
+from detectorcal._errors import DetectorcalError, DetectorcalWarning
+from detectorcal._version import __version__
+from detectorcal.cli._correct import correct
+from detectorcal.cli._demo import run_demo
+from detectorcal.cli._fit import fit
+from detectorcal.cli._inspect import inspect
+from detectorcal.cli._report import report
+
+__all__ = ["cli", "main"]
+
+BAD_USE = 2
+"""Exit code after a mistake that the message explains."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 plus the signal's number."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Words after the program's name; those of this process by default.
+
+    Raises
+    ------
+    SystemExit
+        Code 0 when all went well, 2 after a mistake (one line on stderr), 130 after Ctrl-C.
+    """
+    console = Console(stderr=True)
+    warnings.showwarning = _warn
+    warnings.simplefilter("default", DetectorcalWarning)
+    try:
+        sys.exit(cli.main(arguments, prog_name="detectorcal", standalone_mode=False))
+    except click.ClickException as error:
+        _fail(error.format_message(), BAD_USE)
+    except (KeyboardInterrupt, click.Abort) as error:
+        console.show_cursor()
+        # click raises Abort from the interrupt, which has the notes
+        notes = _notes(error) or _notes(error.__cause__) or "nothing unfinished was kept."
+        _fail(f"interrupted; {notes[0].lower()}{notes[1:]}", INTERRUPTED)
+    except (DetectorcalError, OSError, MemoryError) as error:
+        _fail(f"{str(error) or type(error).__name__} {_notes(error)}", BAD_USE)
+
+
+def _notes(error: BaseException | None) -> str:
+    """Give what was added to an error on its way: what is left of the output."""
+    return " ".join(getattr(error, "__notes__", []))
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"detectorcal: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def _warn(message: object, *_: object, **__: object) -> None:
+    click.echo(f"detectorcal: warning: {' '.join(str(message).split())}", err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Tell what a detector saw from what it recorded.
+
+    Learn each pixel's response from a sweep of frames (fit), correct images with it (correct).
+    Files are TIFF (a file, a folder, "scan_*.tif"), HDF5 ("file.h5:/dataset"), zarr and NumPy.
+    """
+
+
+for command in (fit, correct, inspect, report, run_demo):
+    cli.add_command(command)
