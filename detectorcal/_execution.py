@@ -114,7 +114,7 @@ def sum_frames(
             darks = _to(read(dark, batch), dtype, frames) if dark_per_frame else None
             _add_batch(pieces, frames, darks, threads)
             place.finish()
-        return put_together(pieces, tuple(stack.shape[1:]), threads)
+        return put_together(pieces, accumulation.model, tuple(stack.shape[1:]), threads)
 
 
 def _to(values: Array, dtype: np.dtype, like: Array) -> Array:

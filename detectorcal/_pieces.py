@@ -14,7 +14,7 @@ from detectorcal._arrays import put_like, to_host
 from detectorcal._streaming import RUN_LENGTH, Threads, cut
 from detectorcal._typing import Array, Float64, Shape
 from detectorcal.kernels.accumulation import Accumulation, Condensed, join
-from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, empty_sums, sum_names
+from detectorcal.kernels.model import ROW_STEP, ResponseModel, Sums, add_rows, empty_sums, sum_names
 
 __all__ = ["Batch", "Piece", "pieces_of", "put_together"]
 
@@ -62,7 +62,7 @@ def pieces_of(accumulation: Accumulation, shape: Shape, dark: np.ndarray | None,
     return pieces
 
 
-def put_together(pieces: list[Piece], shape: Shape, threads: Threads) -> Sums:
+def put_together(pieces: list[Piece], model: ResponseModel, shape: Shape, threads: Threads) -> Sums:
     """Give the totals of a whole detector, and take them from its pieces; where no region is they are 0."""
 
     def put(name: str) -> Float64:
@@ -75,7 +75,7 @@ def put_together(pieces: list[Piece], shape: Shape, threads: Threads) -> Sums:
             np.copyto(total[piece.box], part, where=True if outside is None else ~outside)
         return total
 
-    names = sum_names(pieces[0].accumulation.model)
+    names = sum_names(model)
     return dict(zip(names, threads.map(put, names), strict=True))
 
 

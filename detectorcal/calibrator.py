@@ -365,12 +365,13 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         middle = tuple(_middle(n) for n in frames.shape[1:])
         if smoothing.regions is not None:
             smoothing = replace(smoothing, regions=smoothing.regions.part(*middle))
+        labels = None if smoothing.regions is None else smoothing.regions.labels
         frames, darks = frames[:, *middle], darks[..., *middle]
         # all noise is taken for that of photons first, and what each K leaves to read noise is taken off
-        gain = Photon().solve(self._sum(frames, darks, Photon(), smoothing), None).system_gain
+        gain = Photon().solve(self._sum(frames, darks, Photon(), smoothing), None, labels).system_gain
         for _ in range(GAIN_STEPS if gain > 0 else 0):
             model, before = Curved(self.read_noise_**2 / gain), gain
-            found = model.solve(self._sum(frames, darks, model, smoothing), None).system_gain
+            found = model.solve(self._sum(frames, darks, model, smoothing), None, labels).system_gain
             if not found > 0:  # of two frames a curve tells nothing
                 break
             gain = found
@@ -393,10 +394,6 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         if hasattr(self, "detector_shape_"):
             validation.check_regions_fit(regions, self.detector_shape_)
         return Smoothing(*gaussian_, twice=METHODS[self.method].twice, regions=regions)
-
-    def _user_mask(self) -> np.ndarray | None:
-        """Give the pixels that the user does not want believed; None if there are none."""
-        return user_mask(None, validation.check_regions(self.regions))
 
     def _note_what_sums_depend_on(self) -> None:
         """Remember the parameters that the sums are made with; arrays as they are now."""
@@ -442,15 +439,17 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
 
     def _solve(self) -> Self:
         """Turn the sums into coefficients; what cannot be solved becomes 1 and a flag."""
+        regions = validation.check_regions(self.regions)
+        labels = None if regions is None else regions.labels
         with np.errstate(all="ignore"):
-            response = self._model().solve(self.sums_, self.system_gain)
+            response = self._model().solve(self.sums_, self.system_gain, labels)
             # where there is no noise, its estimate may round to less than nothing
             relative_std = np.maximum(response.relative_variance, 0, out=response.relative_variance)
             np.sqrt(relative_std, out=relative_std)
             self.coef_std_ = np.multiply(response.coef, relative_std, out=relative_std)
         self.coef_ = response.coef
         self.defects_ = _find_defects(self.coef_, self.sums_["frames"])
-        if (user := self._user_mask()) is not None:
+        if (user := user_mask(None, regions)) is not None:
             self.defects_[user] = DEFECTS["user"]
         bad = self.defects_ != 0
         self.coef_[bad], self.coef_std_[bad] = 1.0, np.nan
