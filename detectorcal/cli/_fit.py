@@ -13,7 +13,7 @@ from detectorcal._errors import InputError
 from detectorcal._files import refuse_existing
 from detectorcal._persistence import check_calibration_name
 from detectorcal.calibrator import METHODS, MOST_FAILED, DetectorCalibrator
-from detectorcal.cli._inputs import opened
+from detectorcal.cli._inputs import image_of, opened
 from detectorcal.cli._options import line_option, output_option, work_options
 from detectorcal.cli._output import refuse_inputs, refuse_unshared
 from detectorcal.cli._progress import Watched, progress_bar, say
@@ -39,12 +39,14 @@ __all__ = ["fit"]
 @click.option("--read-noise", type=float, metavar="DN", help="Noise without light, if curves shall know.")
 @click.option("--mode", type=click.Choice(MODES), default="nearest", show_default=True,
               help="How the Gaussian continues beyond the edge.")  # fmt: skip
+@click.option("--regions", metavar="FILE",
+              help="Label image: each module is smoothed within itself, 0 is a gap.")  # fmt: skip
 @line_option
 @work_options
 def fit(
-    sweep: str, output: str, dark: str | None, dark_per_frame: bool, line: bool, scheduler: str | None,
-    overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None, quiet: bool,
-    **params: Any,
+    sweep: str, output: str, dark: str | None, dark_per_frame: bool, regions: str | None, line: bool,
+    scheduler: str | None, overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None,
+    quiet: bool, **params: Any,
 ) -> None:  # fmt: skip
     """Learn each pixel's response from SWEEP, frames of an empty beam at many intensities.
 
@@ -54,7 +56,8 @@ def fit(
     """  # noqa: D301
     check_calibration_name(output)
     refuse_existing(output, overwrite=overwrite)
-    refuse_inputs(output, sweep, dark)
+    refuse_inputs(output, sweep, dark, regions)
+    params["regions"] = image_of("--regions", regions, line)
     calibrator = DetectorCalibrator(**params, n_jobs=jobs, batch_size=batch_size, device=device)
     with open_frames(sweep, line=line) as frames, opened("dark", dark, line) as darks:
         if frames.layout is not None:

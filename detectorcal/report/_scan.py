@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from detectorcal import _validation as validation
+from detectorcal._defects import DEFECTS
 from detectorcal._errors import InputError
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Float64, Stack
@@ -74,7 +75,7 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
             f"the same projections of the calibration's detector, {shape}."
         )
     dark_map = dark_of(calibrator, dark, "the scan")
-    row = shape[0] // 2 if len(shape) == 2 else None
+    row = _middle_row(calibrator.defects_) if len(shape) == 2 else None
     chosen = np.unique(np.linspace(0, raw.shape[0] - 1, MOST_PROJECTIONS).round().astype(int))
     measured = _row(raw, chosen, row) - (dark_map if row is None else dark_map[row])
     after = _row(done, chosen, row)
@@ -92,6 +93,13 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
         level=float(np.mean(measured)),
         stripes=(_stripes(before), _stripes(after)),
     )
+
+
+def _middle_row(defects: np.ndarray) -> int:
+    """Choose the row nearest to the middle in which least is masked: it may lie in a gap between modules."""
+    n_masked = np.count_nonzero(defects & DEFECTS["user"], axis=1)
+    best = np.flatnonzero(n_masked == n_masked.min())
+    return int(best[np.argmin(np.abs(best - len(defects) // 2))])
 
 
 def _row(stack: Stack, chosen: np.ndarray, row: int | None) -> Float64:
