@@ -130,6 +130,7 @@ def _sum_lazily(
 
     work = partial(sum_frames, n_jobs=1, batch_size=None, device=device)
     sum_chunk = dask.delayed(work, pure=True)
+    accumulation = dask.delayed(accumulation, traverse=False, pure=True)  # once, and not in every task
     stack = whole_frames(stack)
     chunks = list(stack.to_delayed().ravel())
     if len(dark.shape) == stack.ndim:
@@ -162,17 +163,13 @@ def _add_batch(pieces: list[Piece], frames: Array, darks: Array | None, threads:
 
     Regions take turns, frame by frame and row by row: what lies beside one comes into cache with it.
     """
+    n_frames = frames.shape[0]
     batches = [piece.batch(frames, darks) for piece in pieces]
-    steps = [_frames_per_part(batch.frames) for batch in batches]
-    parts = [
-        (part, batch)
-        for batch, step in zip(batches, steps, strict=True)
-        for part in cut(frames.shape[0], step)
-    ]
+    parts = [(part, batch) for batch in batches for part in cut(n_frames, _frames_per_part(batch.frames))]
     parts.sort(key=lambda task: task[0].start)
     condensed = threads.map(lambda task: task[1].condense(task[0]), parts)
-    for batch, step in zip(batches, steps, strict=True):
-        batch.take([c for c, (_, whose) in zip(condensed, parts, strict=True) if whose is batch], step)
+    for (part, batch), whole in zip(parts, condensed, strict=True):
+        batch.take(whole, part)
     blocks = [(rows, batch) for batch in batches for rows in row_blocks(batch.frames)]
     blocks.sort(key=lambda task: task[1].piece.box[0].start + task[0].start)
     tasks = [

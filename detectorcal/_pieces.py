@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from detectorcal._arrays import put_like, to_host
-from detectorcal._streaming import RUN_LENGTH, Threads, cut
+from detectorcal._streaming import RUN_LENGTH, Threads
 from detectorcal._typing import Array, Float64, Shape
 from detectorcal.kernels.accumulation import Accumulation, Condensed, join
 from detectorcal.kernels.model import ROW_STEP, ResponseModel, Sums, add_rows, empty_sums, sum_names
@@ -86,18 +86,20 @@ class Batch:
         self.piece = piece
         self.frames = frames
         self._dark = dark
+        self._condensed: list[Condensed] = []
         self._runs: list[tuple[slice, Condensed]] = []
 
     def condense(self, part: slice) -> Condensed:
         """Condense some whole frames."""
         return self.piece.accumulation.condense(self.frames[part, ...], self._darks(part))
 
-    def take(self, condensed: list[Condensed], step: int) -> None:
-        """Take what parts of ``step`` frames were condensed to."""
-        self._runs = [
-            (run, join(condensed[run.start // step : -(-run.stop // step)]))
-            for run in cut(self.frames.shape[0], RUN_LENGTH)
-        ]
+    def take(self, condensed: Condensed, part: slice) -> None:
+        """Take what successive parts were condensed to; those of a run are put together."""
+        self._condensed.append(condensed)
+        if part.stop % RUN_LENGTH == 0 or part.stop == self.frames.shape[0]:
+            start = self._runs[-1][0].stop if self._runs else 0
+            self._runs.append((slice(start, part.stop), join(self._condensed)))
+            self._condensed = []
 
     def sum_rows(self, rows: slice) -> None:
         """Add some rows of all frames to the totals."""

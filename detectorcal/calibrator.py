@@ -395,18 +395,18 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             validation.check_regions_fit(regions, self.detector_shape_)
         return Smoothing(*gaussian_, twice=METHODS[self.method].twice, regions=regions)
 
-    def _note_what_sums_depend_on(self) -> None:
-        """Remember the parameters that the sums are made with; arrays as they are now."""
+    def _what_sums_depend_on(self) -> dict[str, Any]:
+        """Give the parameters that sums are made with, as they are now: an array may change."""
         params = {name: getattr(self, name) for name in _WHAT_SUMS_DEPEND_ON}
-        self._summed_with = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in params.items()}
+        return params | {"regions": validation.check_regions(self.regions)}
 
     def _check_sums_are_of_this_kind(self) -> None:
         """Refuse to go on, to merge or to save with parameters that the sums were not made with."""
+        now = self._what_sums_depend_on()
         for name, value in self._summed_with.items():
-            now = getattr(self, name)
-            if not np.array_equal(now, value):
+            if now[name] != value:
                 raise InputError(
-                    f"`{name}` was {_shown(value)} when this calibrator was fitted and is {_shown(now)} "
+                    f"`{name}` was {value!r} when this calibrator was fitted and is {now[name]!r} "
                     "now: the sums of both do not go together. Call `fit`, or set it back."
                 )
 
@@ -462,7 +462,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             self.prior_std_ = curve.prior_std
         self.n_features_in_ = self.coef_.size
         self.provenance_ = _record.provenance(self.method, self.n_frames_seen_)
-        self._note_what_sums_depend_on()
+        self._summed_with = self._what_sums_depend_on()
         self._warn_of_weak_points()
         return self
 
@@ -541,12 +541,12 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             given._check_sums_are_of_this_kind()
         first = calibrators[0]
         for other in calibrators:
-            for name in (*_WHAT_SUMS_DEPEND_ON, "detector_shape_"):
-                here, there = getattr(first, name), getattr(other, name)
-                if not np.array_equal(here, there):
+            a, b = (c._summed_with | {"detector_shape_": c.detector_shape_} for c in (first, other))
+            for name in a:
+                if a[name] != b[name]:
                     raise InputError(
-                        f"calibrators to be merged must agree in `{name}`, but one has {_shown(here)} and "
-                        f"another {_shown(there)}."
+                        f"calibrators to be merged must agree in `{name}`, but one has {a[name]!r} and "
+                        f"another {b[name]!r}."
                     )
             _check_same_weights(first, other)
         merged = cls(**first.get_params())
@@ -887,7 +887,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         calibrator._checked_parameters()
         for name, value in attributes.items():
             setattr(calibrator, name, value)
-        calibrator._note_what_sums_depend_on()
+        calibrator._summed_with = calibrator._what_sums_depend_on()
         return calibrator
 
     def __sklearn_tags__(self) -> Any:
@@ -924,11 +924,6 @@ def _find_defects(coef: Float64, n_frames: Float64) -> np.ndarray:
     }
     defects[strange] = np.select(list(causes.values()), [DEFECTS[c] for c in causes], DEFECTS["dead"])
     return defects
-
-
-def _shown(value: Any) -> str:
-    """Show a parameter in a message."""
-    return f"another array of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
 
 
 def _check_same_weights(a: DetectorCalibrator, b: DetectorCalibrator) -> None:

@@ -441,6 +441,9 @@ def test_only_equal_regions_go_together(sweep, dark):
     mine[:] = other  # under its hands
     with pytest.raises(InputError, match="`regions` was"):
         cal.partial_fit(sweep)
+    equal = DetectorCalibrator(sigma=12, regions=LABELS).fit(sweep, dark=dark)
+    equal.set_params(regions=LABELS.astype(np.uint8).tolist()).partial_fit(sweep)  # the same, however told
+    assert equal.n_frames_seen_ == 2 * len(sweep)
 
 
 def _with(value, place=(0, 0)):
@@ -495,7 +498,11 @@ def test_the_command_takes_a_label_image(sweep, tmp_path, monkeypatch, capsys):
     loaded = DetectorCalibrator.load("cal.h5")
     wanted = DetectorCalibrator(sigma=12, regions=LABELS).fit(sweep, dark=100.0)
     np.testing.assert_array_equal(loaded.coef_, wanted.coef_)
-    capsys.readouterr()
+    assert "0 pixels not calibrated" in capsys.readouterr().out
+    assert _run("inspect", "cal.h5") == 0
+    told = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "regions 6, each smoothed alone" in told
+    assert f"user {np.count_nonzero(LABELS == 0)} pixels" in told
     assert _run("fit", "sweep.tif", "--regions", "sweep.tif", "-o", "other.h5") == 2
     assert "`--regions` takes one image, but `sweep.tif` holds 21" in capsys.readouterr().err
     assert _run("fit", "sweep.tif", "--regions", "modules.tif", "-o", "modules.tif", "--overwrite") == 2

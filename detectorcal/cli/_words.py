@@ -17,7 +17,7 @@ __all__ = ["changes", "count", "facts", "pixels", "started_at", "summary"]
 
 def summary(calibrator: DetectorCalibrator) -> str:
     """Tell in a line what was fitted, and how well."""
-    n_defects = int(np.count_nonzero(calibrator.defects_))
+    n_defects = int(np.count_nonzero(calibrator.defects_ & ~np.uint8(DEFECTS["user"])))
     error = _left_pattern(calibrator)
     return (
         f"{count(calibrator.n_frames_seen_, 'frame')} of {pixels(calibrator.detector_shape_)}, "
@@ -40,6 +40,8 @@ def facts(calibrator: DetectorCalibrator, n_projections: int) -> Iterator[tuple[
     yield "detector", f"{pixels(calibrator.detector_shape_)}"
     yield "sweep", count(calibrator.n_frames_seen_, "frame")
     yield "method", f"{calibrator.method}, sigma {calibrator.sigma:g} px, cutoff {calibrator.cutoff:g} DN"
+    if calibrator.regions is not None:
+        yield "regions", f"{len(np.unique(calibrator.regions[calibrator.regions > 0]))}, each smoothed alone"
     if good.any():
         low, high = np.percentile(calibrator.coef_[good], [0.1, 99.9])
         spread = 100 * calibrator.coef_[good].std()

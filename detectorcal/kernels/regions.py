@@ -68,6 +68,9 @@ class Regions:
         """Give the regions of a part of the detector, indexed as an array is."""
         return Regions(self.labels[where])
 
+    def __repr__(self) -> str:
+        return f"<{len(self.pieces)} regions and {np.count_nonzero(self.gaps)} pixels of gaps, {self.shape}>"
+
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Regions) and self._key == other._key)
 
