@@ -4,7 +4,7 @@ import numpy as np
 
 __all__ = ["DEFECTS", "LARGEST_COEF", "not_believed"]
 
-DEFECTS = {"dead": 1, "hot": 2, "unsolved": 32, "changed": 128}
+DEFECTS = {"dead": 1, "hot": 2, "unsolved": 32, "user": 64, "changed": 128}
 """Bit of ``defects_`` for each cause."""
 
 CORRECTED_ALL_THE_SAME = DEFECTS["changed"]

@@ -27,6 +27,7 @@ from detectorcal._arrays import (
     to_host,
 )
 from detectorcal._errors import TooLargeError
+from detectorcal._pieces import Piece, pieces_of, put_together
 from detectorcal._streaming import (
     RUN_LENGTH,
     Threads,
@@ -39,9 +40,9 @@ from detectorcal._streaming import (
     single_threaded_blas,
 )
 from detectorcal._typing import Array, Float64, Shape, Stack
-from detectorcal.kernels.accumulation import Accumulation, Condensed, join
+from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.finishing import Counts, Steps
-from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, add_sums, empty_sums
+from detectorcal.kernels.model import ROW_STEP, Sums, add_sums
 from detectorcal.kernels.pairs import noise_scale
 from detectorcal.kernels.uncertainty import Deviation
 
@@ -110,17 +111,17 @@ def sum_frames(
         return _sum_lazily(stack, dark, accumulation, dtype, device)
     place = device_named(device)
     dark_per_frame = len(dark.shape) == len(stack.shape)
-    totals: dict[str, Array] = {}
+    pieces: list[Piece] = []
     with single_threaded_blas(), Threads(n_jobs) as threads:
         coming = read_ahead(stack, batch_size, place)
         for batch, frames in coming if each is None else each(coming):
-            if not totals:
-                totals = empty_sums(accumulation.model, tuple(stack.shape[1:]), frames)
-                shared = None if dark_per_frame else _to(dark, dtype, frames)
-            darks = _to(read(dark, batch), dtype, frames) if dark_per_frame else shared
-            _add_batch(frames, darks, accumulation, totals, threads)
+            if not pieces:
+                shared = None if dark_per_frame else to_host(dark).astype(dtype, copy=False)
+                pieces = pieces_of(accumulation, tuple(stack.shape[1:]), shared, frames)
+            darks = _to(read(dark, batch), dtype, frames) if dark_per_frame else None
+            _add_batch(pieces, frames, darks, threads)
             place.finish()
-    return {name: to_host(total) for name, total in totals.items()}
+        return put_together(pieces, accumulation.model, tuple(stack.shape[1:]), threads)
 
 
 def count_batches(stack: Stack, batch_size: int | str | None) -> int:
@@ -141,6 +142,7 @@ def _sum_lazily(
 
     work = partial(sum_frames, n_jobs=1, batch_size=None, device=device)
     sum_chunk = dask.delayed(work, pure=True)
+    accumulation = dask.delayed(accumulation, traverse=False, pure=True)  # once, and not in every task
     stack = whole_frames(stack)
     chunks = list(stack.to_delayed().ravel())
     if len(dark.shape) == stack.ndim:
@@ -168,38 +170,26 @@ def whole_frames(stack: Any) -> Any:
     return stack.rechunk(dict.fromkeys(range(1, stack.ndim), -1))
 
 
-def _add_batch(
-    frames: Array, dark: Array, accumulation: Accumulation, totals: dict[str, Array], threads: Threads
-) -> None:
-    """Add one batch to the totals: condense whole frames first, then sum blocks of rows."""
-    step = _frames_per_part(frames)
+def _add_batch(pieces: list[Piece], frames: Array, darks: Array | None, threads: Threads) -> None:
+    """Add one batch to the totals: condense whole frames first, then sum blocks of rows.
 
-    def darks(part: slice) -> Any:
-        return dark[part, ...] if dark.ndim == frames.ndim else dark
-
-    def condense(part: slice) -> Condensed:
-        return accumulation.condense(frames[part, ...], darks(part))
-
-    condensed = threads.map(condense, cut(frames.shape[0], step))
-    runs = [
-        (run, join(condensed[run.start // step : -(-run.stop // step)]))
-        for run in cut(frames.shape[0], RUN_LENGTH)
+    Regions take turns, frame by frame and row by row: what lies beside one comes into cache with it.
+    """
+    n_frames = frames.shape[0]
+    batches = [piece.batch(frames, darks) for piece in pieces]
+    parts = [(part, batch) for batch in batches for part in cut(n_frames, _frames_per_part(batch.frames))]
+    parts.sort(key=lambda task: task[0].start)
+    condensed = threads.map(lambda task: task[1].condense(task[0]), parts)
+    for (part, batch), whole in zip(parts, condensed, strict=True):
+        batch.take(whole, part)
+    blocks = [(rows, batch) for batch in batches for rows in row_blocks(batch.frames)]
+    blocks.sort(key=lambda task: task[1].piece.box[0].start + task[0].start)
+    tasks = [
+        (batch.sum_sampled, rows)
+        for batch in batches
+        for rows in row_blocks(batch.frames, ROW_STEP, first=batch.piece.first_sampled)
     ]
-
-    def sum_rows(rows: slice) -> None:
-        count = 0  # a number as long as all pixels take part
-        for run, whole in runs:
-            sums = accumulation.sums(frames[run, ...], darks(run), whole, rows)
-            count = count + sums.pop("frames")
-            add_rows(totals, sums, rows)
-        add_rows(totals, {"frames": count}, rows)
-
-    def sum_sampled(rows: slice) -> None:
-        for run, whole in runs:
-            add_rows(totals, accumulation.sampled_sums(frames[run, ...], darks(run), whole, rows), rows)
-
-    tasks = [(sum_sampled, rows) for rows in row_blocks(frames, ROW_STEP)]
-    tasks += [(sum_rows, rows) for rows in row_blocks(frames)]
+    tasks += [(batch.sum_rows, rows) for rows, batch in blocks]
     threads.map(lambda task: task[0](task[1]), tasks)
 
 
@@ -440,13 +430,14 @@ def _frames_per_part(frames: Array) -> int:
     return max(divisor for divisor in (1, 2, 4, 8) if divisor <= max(wanted, 1))
 
 
-def row_blocks(frames: Array, step: int = 1, n_pixels: int | None = None) -> list[slice]:
+def row_blocks(frames: Array, step: int = 1, n_pixels: int | None = None, first: int = 0) -> list[slice]:
     """Cut a detector into blocks of whole rows, of which every ``step``-th counts; a line is not cut."""
     height, *width = frames.shape[1:]
     if not width:
         return [slice(0, height)]
     n_rows = max(1, (n_pixels or _block_pixels(frames)) // width[0])
-    return [slice(rows.start, rows.stop, step) for rows in cut(height, n_rows * step)]
+    blocks = cut(max(height - first, 0), n_rows * step)
+    return [slice(rows.start + first, rows.stop + first, step) for rows in blocks]
 
 
 def _block_pixels(frames: Array) -> int:

@@ -15,6 +15,7 @@ from detectorcal.kernels.curve import Noise
 from detectorcal.kernels.flat import follow_residuals, heed_flat, smoothed_flat
 from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import ROW_STEP, Curve, StraightLine
+from detectorcal.kernels.regions import Regions
 from detectorcal.kernels.smoothing import Smoothing
 
 __all__ = ["Told", "highest_level", "tell_flat", "warn_of_bright_images", "without_saturated"]
@@ -57,7 +58,7 @@ def tell_flat(
     response : Curve or StraightLine
         What the calibrator knows of the pixels.
     smoothing : Smoothing
-        Its Gaussian.
+        Its Gaussian, and the regions this acts within.
     n_std : float or None
         Threshold of the paper's residual correction, which is then all that is done.
     n_flats : int
@@ -79,10 +80,10 @@ def tell_flat(
         curve = response
         _warn_of_bright_flat(calibrator, beam, curve)
         told = np.where(clean == flat, flat, np.nan)  # nothing where it was filled or a spot replaced
-        response, changed = _heed(calibrator, told, beam, n_flats, curve)
+        response, changed = _heed(calibrator, told, beam, n_flats, curve, smoothing.regions)
         if changed.any():  # they stand out of the beam too, and their neighbours must not pay for it
             beam = divisor = smoothed_flat(np.where(changed, np.nan, flat), smoothing, calibrator.reject)[1]
-            response, changed = _heed(calibrator, told, beam, n_flats, curve)
+            response, changed = _heed(calibrator, told, beam, n_flats, curve, smoothing.regions)
         _warn_of_changed(changed)
         defects = defects | np.uint8(DEFECTS["changed"]) * changed
         response, defects = _without_lost(response, changed, defects)
@@ -90,14 +91,14 @@ def tell_flat(
 
 
 def _heed(
-    calibrator: Any, measured: Float64, beam: Float64, n_flats: int, curve: Curve
+    calibrator: Any, measured: Float64, beam: Float64, n_flats: int, curve: Curve, regions: Regions | None
 ) -> tuple[Curve, np.ndarray]:
     """Refine the response by the flat, and find the pixels that have changed."""
     noise = Noise(calibrator.system_gain_, curve.centre, curve.prior_std)
     if n_flats == 0 or np.isnan(noise.system_gain):  # without noise nothing can be weighed
         return curve, np.zeros(beam.shape, np.bool_)
     rho = calibrator.read_noise_level_
-    heeded, changed = heed_flat(beam, measured, n_flats, calibrator.sums_, curve, noise, rho)
+    heeded, changed = heed_flat(beam, measured, n_flats, calibrator.sums_, curve, noise, rho, regions)
     good = calibrator.defects_ == 0
     return heeded.where(good, curve), changed & good
 

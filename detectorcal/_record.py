@@ -17,7 +17,7 @@ import scipy
 
 from detectorcal._camera import FROZEN, sums_when_frozen
 from detectorcal._errors import InputError
-from detectorcal._validation import check_integer, check_number
+from detectorcal._validation import check_integer, check_number, check_regions
 from detectorcal._version import __version__
 from detectorcal.kernels.model import COMMON, ResponseModel, sum_names
 
@@ -34,15 +34,19 @@ OF_CURVES = ("prior_std", "read_noise", "read_noise_level")
 OF_THE_MACHINE = {"device"}
 """Parameters that are not saved: the next machine may not have what they name."""
 
+AS_ARRAYS = {"regions"}
+"""Parameters that are arrays of the detector's shape, and saved as such where they are given."""
+
 DESCRIPTIONS = {
     "coef": "Coefficient, dimensionless: multiplies what the pixel reads above its dark; 1 if not solved",
     "coef_std": "Standard error of the coefficient; NaN if not known",
     "dark": "Dark that was subtracted, DN",
-    "defects": "Sum of bits: 1 dead, 2 hot, 32 unsolved",
+    "defects": "Sum of bits: 1 dead, 2 hot, 32 unsolved, 64 user",
     "curvature": "Change of the gain (1 / coef) with the level, 1/DN, about reference_level",
     "gain_variance": "Variance of the gain",
     "gain_curvature_covariance": "Covariance of gain and curvature, 1/DN",
     "curvature_variance": "Variance of the curvature, 1/DN^2",
+    "regions": "Label of the region each pixel was smoothed within; 0 is a gap",
     "sums/frames": "Number of frames in which the pixel took part",
 }
 """A line about each array, for those who open the file with other software."""
@@ -72,7 +76,7 @@ def provenance(method: str, n_frames: int) -> dict[str, Any]:
 def parameters_of(calibrator: Any) -> dict[str, Any]:
     """Give the parameters of an estimator that are saved, as JSON holds them."""
     found = calibrator.get_params()
-    return {name: _plain(found[name]) for name in found if name not in OF_THE_MACHINE}
+    return {name: _plain(found[name]) for name in found if name not in OF_THE_MACHINE | AS_ARRAYS}
 
 
 def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -113,6 +117,8 @@ def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arrays |= dict(zip(COVARIANCE, calibrator.covariance_, strict=True))
     if calibrator.dark_ is not None:
         arrays["dark"] = calibrator.dark_
+    if (regions := check_regions(calibrator.regions)) is not None:
+        arrays["regions"] = regions.labels
     return header, arrays | {f"sums/{name}": values for name, values in calibrator.sums_.items()}
 
 
@@ -159,6 +165,8 @@ def unpack(
     _expect_array(arrays, "defects", np.uint8)
     if "dark" in arrays:
         _expect_array(arrays, "dark", np.float64)
+    if "regions" in arrays:
+        _expect_array(arrays, "regions", np.uint16)
     gain = check_number("system_gain", state.get("system_gain"), at_least=0, optional=True)
     coef = arrays["coef"]
     _expect(
@@ -182,7 +190,8 @@ def unpack(
     _expect(attributes["n_frames_seen_"] > 0, f"its `n_frames_seen` is {attributes['n_frames_seen_']}")
     attributes |= _curves(state, arrays) if models[method].curved else {}
     attributes |= frozen
-    return _with_tuple(params, coef.shape), attributes | _feature_names(state.get("feature_names"), coef.size)
+    params = _with_tuple(params, coef.shape) | {name: arrays.get(name) for name in AS_ARRAYS}
+    return params, attributes | _feature_names(state.get("feature_names"), coef.size)
 
 
 def _reference_level(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> float:

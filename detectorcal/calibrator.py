@@ -34,9 +34,10 @@ from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.correction import Inverse, scale_map
 from detectorcal.kernels.curve import SMALLEST_SPAN, Curved, level_span
 from detectorcal.kernels.line import Croton, Photon
-from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import Curve, ResponseModel, StraightLine, Sums, add_sums
-from detectorcal.kernels.smoothing import Smoothing, gaussian
+from detectorcal.kernels.piecewise import fill_within, gaussian_within
+from detectorcal.kernels.regions import Regions, user_mask
+from detectorcal.kernels.smoothing import Smoothing
 from detectorcal.kernels.uncertainty import Uncertainty, divisor_variance, noise_let_through
 
 __all__ = ["DEFECTS", "METHODS", "DetectorCalibrator"]
@@ -66,7 +67,7 @@ against itself, R^2 is the same for every sigma and chooses nothing."""
 THIS = "this calibration"
 
 _WHAT_SUMS_DEPEND_ON = (
-    "method", "sigma", "mode", "cval", "truncate", "cutoff", "saturation", "reject",
+    "method", "sigma", "mode", "cval", "truncate", "cutoff", "saturation", "reject", "regions",
 )  # fmt: skip
 
 
@@ -108,6 +109,11 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         Standard deviation of a reading without light, DN, for the weights of ``method="curved"`` and for
         standard deviations of images. None takes it from ``dark`` if that is a stack, and neglects it
         otherwise.
+    regions : array of shape detector_shape, integer, or None, default=None
+        A label image: the pixels of each label above 0 (a module, a tile) are smoothed within themselves, as
+        if they were a detector of their own, and nothing leaks over a step from one to the next. 0 is a gap
+        in which there is nothing: its pixels take no part and are 64 in ``defects_``. See
+        ``docs/how-to/modules.md``.
     detector_shape : tuple of int or None, default=None
         ``(height, width)`` lets rows of ``height * width`` pixels be used as frames.
     batch_size : int, str or None, default=None
@@ -130,7 +136,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         Dark of the last fit, DN; None after a fit with a dark for each frame.
     defects_ : array of shape detector_shape, uint8
         Sum of bits: 1 dead (nothing measured, or a coefficient above 10), 2 hot (below 1/10), 32 unsolved
-        (no frame in which the pixel takes part).
+        (no frame in which the pixel takes part), 64 user (a gap of ``regions``).
     system_gain_ : float
         K, DN per electron, as given or as estimated from the residuals; NaN after one frame, and of curves
         after two.
@@ -238,6 +244,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         reject: float | None = None,
         system_gain: float | None = None,
         read_noise: float | None = None,
+        regions: Any = None,
         detector_shape: Shape | None = None,
         batch_size: int | str | None = None,
         n_jobs: int | None = None,
@@ -253,6 +260,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         self.reject = reject
         self.system_gain = system_gain
         self.read_noise = read_noise
+        self.regions = regions
         self.detector_shape = detector_shape
         self.batch_size = batch_size
         self.n_jobs = n_jobs
@@ -320,6 +328,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
             refuse_frozen(self)
             self._check_sums_are_of_this_kind()
         X, shape = validation.as_sweep(self, X, reset=first)
+        validation.check_regions_fit(smoothing.regions, shape)
         dark = validation.dark_of(y, dark, X.shape[0], shape)
         darks, mean_dark = self._checked_dark(dark, X, shape, dark_per_frame)
         frames = as_frames(X, shape)
@@ -400,12 +409,15 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
     def _first_gain(self, frames: Stack, darks: Any, smoothing: Smoothing) -> float:
         """Estimate K before the fit, from some of the frames."""
         middle = tuple(_middle(n) for n in frames.shape[1:])
+        if smoothing.regions is not None:
+            smoothing = replace(smoothing, regions=smoothing.regions.part(*middle))
+        labels = None if smoothing.regions is None else smoothing.regions.labels
         frames, darks = frames[:, *middle], darks[..., *middle]
         # all noise is taken for that of photons first, and what each K leaves to read noise is taken off
-        gain = Photon().solve(self._sum(frames, darks, Photon(), smoothing), None).system_gain
+        gain = Photon().solve(self._sum(frames, darks, Photon(), smoothing), None, labels).system_gain
         for _ in range(GAIN_STEPS if gain > 0 else 0):
             model, before = Curved(self.read_noise_**2 / gain), gain
-            found = model.solve(self._sum(frames, darks, model, smoothing), None).system_gain
+            found = model.solve(self._sum(frames, darks, model, smoothing), None, labels).system_gain
             if not found > 0:  # of two frames a curve tells nothing
                 break
             gain = found
@@ -424,14 +436,23 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         validation.check_detector_shape(self.detector_shape)
         validation.check_execution(self.n_jobs, self.batch_size, self.device)
         gaussian_ = validation.check_smoothing(self.sigma, self.mode, self.cval, self.truncate)
-        return Smoothing(*gaussian_, twice=METHODS[self.method].twice)
+        regions = validation.check_regions(self.regions)
+        if hasattr(self, "detector_shape_"):
+            validation.check_regions_fit(regions, self.detector_shape_)
+        return Smoothing(*gaussian_, twice=METHODS[self.method].twice, regions=regions)
+
+    def _what_sums_depend_on(self) -> dict[str, Any]:
+        """Give the parameters that sums are made with, as they are now: an array may change."""
+        params = {name: getattr(self, name) for name in _WHAT_SUMS_DEPEND_ON}
+        return params | {"regions": validation.check_regions(self.regions)}
 
     def _check_sums_are_of_this_kind(self) -> None:
         """Refuse to go on, to merge or to save with parameters that the sums were not made with."""
+        now = self._what_sums_depend_on()
         for name, value in self._summed_with.items():
-            if getattr(self, name) != value:
+            if now[name] != value:
                 raise InputError(
-                    f"`{name}` was {value!r} when this calibrator was fitted and is {getattr(self, name)!r} "
+                    f"`{name}` was {value!r} when this calibrator was fitted and is {now[name]!r} "
                     "now: the sums of both do not go together. Call `fit`, or set it back."
                 )
         weighed_by = getattr(self, "read_noise_", None)
@@ -470,14 +491,18 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
 
     def _solve(self) -> Self:
         """Turn the sums into coefficients; what cannot be solved becomes 1 and a flag."""
+        regions = validation.check_regions(self.regions)
+        labels = None if regions is None else regions.labels
         with np.errstate(all="ignore"):
-            response = self._model().solve(self.sums_, self.system_gain)
+            response = self._model().solve(self.sums_, self.system_gain, labels)
             # where there is no noise, its estimate may round to less than nothing
             relative_std = np.maximum(response.relative_variance, 0, out=response.relative_variance)
             np.sqrt(relative_std, out=relative_std)
             self.coef_std_ = np.multiply(response.coef, relative_std, out=relative_std)
         self.coef_ = response.coef
         self.defects_ = _find_defects(self.coef_, self.sums_["frames"])
+        if (user := user_mask(None, regions)) is not None:
+            self.defects_[user] = DEFECTS["user"]
         bad = self.defects_ != 0
         self.coef_[bad], self.coef_std_[bad] = 1.0, np.nan
         self.system_gain_ = max(response.system_gain, 0.0)  # NaN stays NaN
@@ -489,7 +514,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
             self.prior_std_ = curve.prior_std
         self.n_features_in_ = self.coef_.size
         self.provenance_ = _record.provenance(self.method, self.n_frames_seen_)
-        self._summed_with = {name: getattr(self, name) for name in _WHAT_SUMS_DEPEND_ON}
+        self._summed_with = self._what_sums_depend_on()
         self._warn_of_weak_points()
         return self
 
@@ -529,13 +554,14 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
                 "the sweep has one frame: the fit has no standard errors, and its pattern includes the "
                 "whole noise of that frame. Record a sweep of many frames."
             )
-        counts = {cause: int(np.count_nonzero(self.defects_ & bit)) for cause, bit in DEFECTS.items()}
+        failed = self.defects_ & ~np.uint8(DEFECTS["user"])
+        counts = {cause: int(np.count_nonzero(failed & bit)) for cause, bit in DEFECTS.items()}
         if any(counts.values()):
             causes = ", ".join(f"{count} {cause}" for cause, count in counts.items() if count)
             warn(
-                f"{np.count_nonzero(self.defects_)} of {self.n_features_in_} pixels could not be calibrated "
+                f"{np.count_nonzero(failed)} of {self.n_features_in_} pixels could not be calibrated "
                 f"({causes}); they keep coefficient 1 and are marked in `defects_`."
-                + (MOST_FAILED if np.mean(self.defects_ != 0) > 0.5 else "")
+                + (MOST_FAILED if np.mean(failed != 0) > 0.5 else "")
             )
 
     @classmethod
@@ -568,11 +594,12 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
             given._check_sums_are_of_this_kind()
         first = calibrators[0]
         for other in calibrators:
-            for name in (*_WHAT_SUMS_DEPEND_ON, "detector_shape_"):
-                if getattr(other, name) != getattr(first, name):
+            a, b = (c._summed_with | {"detector_shape_": c.detector_shape_} for c in (first, other))
+            for name in a:
+                if a[name] != b[name]:
                     raise InputError(
-                        f"calibrators to be merged must agree in `{name}`, but one has "
-                        f"{getattr(first, name)!r} and another {getattr(other, name)!r}."
+                        f"calibrators to be merged must agree in `{name}`, but one has {a[name]!r} and "
+                        f"another {b[name]!r}."
                     )
             _check_same_weights(first, other)
         merged = cls(**first.get_params())
@@ -983,15 +1010,16 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         -------
         float
             One minus the variance of the pattern after correction over that before; 1 is perfect, 0
-            nothing gained. The pattern is the mean frame over its Gaussian of 20 pixels: what is smoother
-            than that is taken for the beam, and a correction that bends it scores lower.
+            nothing gained. The pattern is the mean frame over its Gaussian of 20 pixels, within regions:
+            what is smoother than that is taken for the beam, and a correction that bends it scores lower.
         """
         check_is_fitted(self)
         X = self._checked_images(X)
         frames = as_frames(X, self.detector_shape_)
         measured = mean_frame(frames, batch_size=self.batch_size) - self._dark_for_images(dark)
         corrected = Inverse.of(self._response()).apply(measured)
-        before, after = _pattern_variances(measured, corrected, self.defects_ == 0)
+        regions = validation.check_regions(self.regions)
+        before, after = _pattern_variances(measured, corrected, self.defects_ == 0, regions)
         if before == 0:
             return 1.0 if after == 0 else 0.0
         return 1 - after / before
@@ -1059,7 +1087,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         calibrator._checked_parameters()
         for name, value in attributes.items():
             setattr(calibrator, name, value)
-        calibrator._summed_with = {name: getattr(calibrator, name) for name in _WHAT_SUMS_DEPEND_ON}
+        calibrator._summed_with = calibrator._what_sums_depend_on()
         return calibrator
 
     def __sklearn_tags__(self) -> Any:
@@ -1120,12 +1148,14 @@ def _mean_dark(calibrators: Sequence[DetectorCalibrator]) -> Float64 | None:
     return mean
 
 
-def _pattern_variances(measured: Float64, corrected: Float64, good: np.ndarray) -> tuple[float, float]:
+def _pattern_variances(
+    measured: Float64, corrected: Float64, good: np.ndarray, regions: Regions | None
+) -> tuple[float, float]:
     """Variance over the good pixels of a frame over its Gaussian, before and after correction."""
     believed = good & np.isfinite(measured) & np.isfinite(corrected)
-    whole = fill_masked(measured[None], ~believed[None])
+    whole = fill_within(measured[None], ~believed[None], regions)
     with single_threaded_blas():
-        smooth = gaussian(whole, Smoothing(SCORE_SIGMA, "nearest", 0.0, 4.0))[0]
+        smooth = gaussian_within(whole, Smoothing(SCORE_SIGMA, "nearest", 0.0, 4.0, regions=regions))[0]
     lit = believed & (smooth > 0)
     if not lit.any():
         return 0.0, 0.0

@@ -161,7 +161,7 @@ def test_compressed_zarr_is_resumed(tmp_path, scan, word):
         raise RuntimeError
     torn = tmp_path / "out.zarr.partial" / "c" / "2" / "0" / "0"
     torn.write_bytes(torn.read_bytes()[:10])
-    with pytest.raises(InputError, match="another output"):
+    with pytest.raises(InputError, match="not the same: output"):
         other = options | {"compression": "none" if word != "none" else "gzip"}
         resume_frames(tmp_path / "out.zarr", scan.shape, "f4", resume=True, **other).__enter__()
     with resume_frames(tmp_path / "out.zarr", scan.shape, "f4", resume=True, **options) as out:

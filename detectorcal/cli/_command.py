@@ -17,8 +17,8 @@ DONE = "What is done"
 
 HEADINGS: dict[str, tuple[str, ...]] = {
     "Input": (
-        "calibration", "dark", "dark_per_frame", "flat", "flat_names", "n_flats", "flat_has_dark", "sweep",
-        "scan", "line",
+        "calibration", "dark", "dark_per_frame", "regions", "mask", "flat", "flat_names", "n_flats",
+        "flat_has_dark", "sweep", "scan", "line",
         "roi", "chosen", "drift", "flat_average", "leave_out_flats", "exposure", "monitor",
     ),
     DONE: (),

@@ -54,9 +54,9 @@ STORAGE = ("chunks", "compression")
               help="Follow the flat where K spreads off; 3 is usual.")  # fmt: skip
 @click.option("--flat-has-dark/--flat-without-dark", default=True,
               help="Is the dark in the flat? By default it is.")  # fmt: skip
-@click.option("--defects", type=click.Choice(DEFECT_POLICIES), default="keep",
-              help="What becomes of bad pixels.")  # fmt: skip
-@click.option("--invalid", default="nan", metavar="nan|clip|DN",
+@click.option("--defects", type=click.Choice(DEFECT_POLICIES), default="keep", metavar="WORD",
+              help="keep, nan or interpolate bad pixels.")  # fmt: skip
+@click.option("--invalid", default="nan", metavar="nan|clip|NUMBER",
               callback=lambda _, __, word: word_or_number(word),
               help="What stands in for values that mean nothing.")  # fmt: skip
 @click.option("--log", is_flag=True, help="Write -log of the transmission.")
@@ -76,10 +76,6 @@ def correct(
     quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Correct IMAGE, frames or a scan, of which NXtomo and DXchange bring flats and darks, file to file.
-
-    Pixels that are not to be believed are kept, made nan, or interpolated. What means nothing (a flat that is
-    not above the dark; with --log, a transmission that is not above 0) is counted, and becomes nan, the
-    nearest value that means something (clip), or a number.
 
     \b
     Example:

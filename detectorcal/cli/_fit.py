@@ -14,7 +14,7 @@ from detectorcal._files import refuse_existing
 from detectorcal._persistence import check_calibration_name
 from detectorcal.calibrator import METHODS, MOST_FAILED, DetectorCalibrator
 from detectorcal.cli._command import FILE, Command
-from detectorcal.cli._inputs import opened
+from detectorcal.cli._inputs import image_of, opened
 from detectorcal.cli._options import json_option, line_option, output_option, part_options, work_options
 from detectorcal.cli._output import refuse_inputs, refuse_unshared
 from detectorcal.cli._progress import Watched, progress_bar, say
@@ -41,13 +41,15 @@ __all__ = ["fit"]
 @click.option("--read-noise", type=float, metavar="DN", help="Noise without light, for curves.")
 @click.option("--mode", type=click.Choice(MODES), default="nearest", show_default=True,
               metavar="NAME", help="What is beyond the edge.")  # fmt: skip
+@click.option("--regions", metavar="FILE", type=FILE,
+              help="Labels: each module by itself, 0 a gap.")  # fmt: skip
 @part_options
 @line_option
 @json_option
 @work_options
 def fit(
-    sweep: str, output: str, dark: str | None, dark_per_frame: bool, roi: str | None, chosen: str | None,
-    line: bool, scheduler: str | None,
+    sweep: str, output: str, dark: str | None, dark_per_frame: bool, regions: str | None, roi: str | None,
+    chosen: str | None, line: bool, scheduler: str | None,
     overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None, quiet: bool,
     json: bool, **params: Any,
 ) -> None:  # fmt: skip
@@ -59,15 +61,17 @@ def fit(
     """  # noqa: D301
     check_calibration_name(output)
     refuse_existing(output, overwrite=overwrite)
-    refuse_inputs(output, sweep, dark)
-    calibrator = DetectorCalibrator(**params, n_jobs=jobs, batch_size=batch_size, device=device)
+    refuse_inputs(output, sweep, dark, regions)
+    maps: dict[str, Any] = {"regions": image_of("--regions", regions, line)}
     with open_frames(sweep, line=line) as frames, opened("dark", dark, line) as darks:
         if frames.layout is not None:
             raise InputError(
                 f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the "
                 f"sweep, as in `{sweep}:/path`."
             )
+        maps = {name: windowed(image, roi, frames.shape[1:]) for name, image in maps.items()}
         frames, darks = _part_of(frames, darks, roi, chosen, dark_per_frame)
+        calibrator = DetectorCalibrator(**params, **maps, n_jobs=jobs, batch_size=batch_size, device=device)
         if scheduler is not None:
             each = dark_per_frame and isinstance(darks, FrameStack)
             refuse_unshared(frames, *([darks] if each else []))

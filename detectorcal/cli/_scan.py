@@ -69,7 +69,7 @@ def windowed(stack: Any, roi: str | None, shape: Shape) -> Any:
 
     Parameters
     ----------
-    stack : FrameStack, float or None
+    stack : FrameStack, array of detector shape, float or None
         What an option named.
     roi : str or None
         As the user wrote it.
@@ -78,14 +78,16 @@ def windowed(stack: Any, roi: str | None, shape: Shape) -> Any:
 
     Returns
     -------
-    FrameStack, float or None
+    FrameStack, array, float or None
     """
-    if roi is None or not isinstance(stack, FrameStack) or stack.shape[1:] != shape:
+    if roi is None or not isinstance(stack, FrameStack | np.ndarray):
+        return stack
+    if (stack.shape[1:] if isinstance(stack, FrameStack) else stack.shape) != shape:
         return stack
     parts = slices_of("--roi", roi)
     if len(parts) != len(shape) or any((part.stop or 0) > n for part, n in zip(parts, shape, strict=True)):
         raise InputError(f"`--roi {roi}` is no part of frames of shape {shape}.")
-    return stack.window(*parts)
+    return stack.window(*parts) if isinstance(stack, FrameStack) else stack[parts]
 
 
 def prepare(

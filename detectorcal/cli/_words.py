@@ -39,13 +39,14 @@ def figures(calibrator: DetectorCalibrator, n_projections: int = PROJECTIONS) ->
     relative = calibrator.coef_std_ / calibrator.coef_
     known = relative[np.isfinite(relative)]
     low, high = np.percentile(coef, [0.1, 99.9])
-    curved = hasattr(calibrator, "covariance_")
+    curved, regions = hasattr(calibrator, "covariance_"), calibrator.regions
     bend = calibrator.prior_std_ * calibrator.reference_level_ if curved else math.nan
     return {
         "detector_shape": list(calibrator.detector_shape_),
         "n_frames": calibrator.n_frames_seen_,
         "parameters": parameters_of(calibrator),
-        "n_defects": int(np.count_nonzero(~good)),
+        "n_regions": None if regions is None else len(np.unique(regions[regions > 0])),
+        "n_defects": int(np.count_nonzero(calibrator.defects_ & ~np.uint8(DEFECTS["user"]))),
         "defects": {
             cause: int(np.count_nonzero(calibrator.defects_ & bit)) for cause, bit in DEFECTS.items()
         },
@@ -102,6 +103,8 @@ def describe(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "method",
         f"{parameters['method']}, sigma {parameters['sigma']:g} px, cutoff {parameters['cutoff']:g} DN",
     )
+    if found["n_regions"] is not None:
+        yield "regions", f"{found['n_regions']}, each smoothed alone"
     yield from _quality(found)
     for cause, number in found["defects"].items():
         if cause != "changed":  # only a flat can show that

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from detectorcal._arrays import namespace, sum_of_products
-from detectorcal._typing import Array
+from detectorcal._arrays import namespace, put_like, sum_of_products
+from detectorcal._typing import Array, Shape
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import ResponseModel
 from detectorcal.kernels.smoothing import Smoother, Smoothing, smoother_for
@@ -97,6 +97,18 @@ class Accumulation:
     cutoff: float
     saturation: float | None
     reject: float | None
+    outside: np.ndarray | None = None
+    """Pixels of the bounding box of a region that are not of it, and take no part."""
+
+    def pieces(self, shape: Shape) -> list[tuple[tuple[slice, ...], Accumulation]]:
+        """Give where each region lies, and what is done there, as if it were a detector of its own."""
+        if self.smoothing.regions is None:
+            return [(tuple(slice(0, n) for n in shape), self)]
+        alone = replace(self, smoothing=replace(self.smoothing, regions=None))
+        return [
+            (box, alone if inside is None else replace(alone, outside=~inside))
+            for box, inside in self.smoothing.regions.pieces
+        ]
 
     def condense(self, frames: Array, dark: Array) -> Condensed:
         """Mask, fill and condense whole frames.
@@ -115,6 +127,9 @@ class Accumulation:
         xp = namespace(frames)
         smoother = self._smoother(frames, dark)
         masked = None if self.saturation is None else _saturated(frames, self.saturation)
+        if self.outside is not None:
+            outside = put_like(self.outside[None], frames)
+            masked = outside if masked is None else masked | outside
         if self.reject is None and (masked is None or not bool(xp.any(masked))):
             with np.errstate(invalid="ignore", over="ignore"):  # where inf is in the frames
                 smoothed = smoother.project(lambda rows: _measured_rows(frames, dark, rows))

@@ -180,8 +180,13 @@ class ResponseModel(Protocol):
         """Sum over a run of frames what ``sampled_names`` says, alike."""
         ...
 
-    def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
-        """Solve for each pixel's response, with K if that is known; NaN where the sums tell nothing."""
+    def solve(
+        self, sums: Mapping[str, Float64], system_gain: float | None, labels: np.ndarray | None = None
+    ) -> Response:
+        """Solve for each pixel's response, with K if that is known; NaN where the sums tell nothing.
+
+        ``labels``, of shape detector_shape, are those of the regions, if there are any.
+        """
         ...
 
 

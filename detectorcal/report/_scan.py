@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,16 @@ from scipy.ndimage import median_filter
 from scipy.signal import savgol_filter
 
 from detectorcal import _validation as validation
+from detectorcal._defects import DEFECTS
 from detectorcal._errors import InputError
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Float64, Stack
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack
-from detectorcal.kernels.masking import MAD_TO_STD, fill_masked
-from detectorcal.kernels.smoothing import gaussian
+from detectorcal.kernels.masking import MAD_TO_STD
+from detectorcal.kernels.piecewise import fill_within, gaussian_within
+from detectorcal.kernels.smoothing import Smoothing
 from detectorcal.plot._common import averaged
 from detectorcal.plot._points import response_at
 from detectorcal.report._evidence import dark_of
@@ -111,11 +113,14 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
             f"the same projections of the calibration's detector, {shape}."
         )
     dark_map = dark_of(calibrator, dark, "the scan")
-    row = shape[0] // 2 if len(shape) == 2 else None
+    row = _middle_row(calibrator.defects_) if len(shape) == 2 else None
     chosen = np.unique(np.linspace(0, raw.shape[0] - 1, MOST_PROJECTIONS).round().astype(int))
     measured = _row(raw, chosen, row) - (dark_map if row is None else dark_map[row])
     after = _row(done, chosen, row)
-    before = measured * _beam_factor(measured, after, calibrator)
+    smoothing = calibrator._checked_parameters()
+    if smoothing.regions is not None and row is not None:
+        smoothing = replace(smoothing, regions=smoothing.regions.part(row))
+    before = measured * _beam_factor(measured, after, smoothing)
     beyond = _beyond_calibration(measured, after, calibrator, row)
     known = [getattr(stack, "angles", None) for stack in (scan, corrected)]
     angles = next((own for own in known if own is not None), None)
@@ -131,6 +136,13 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
         beyond=beyond,
         angles=None if angles is None else np.asarray(angles, np.float64)[chosen],
     )
+
+
+def _middle_row(defects: np.ndarray) -> int:
+    """Choose the row nearest to the middle in which least is masked: it may lie in a gap between modules."""
+    n_masked = np.count_nonzero(defects & DEFECTS["user"], axis=1)
+    best = np.flatnonzero(n_masked == n_masked.min())
+    return int(best[np.argmin(np.abs(best - len(defects) // 2))])
 
 
 def _row(stack: Stack, chosen: np.ndarray, row: int | None) -> Float64:
@@ -170,7 +182,7 @@ def _beyond_calibration(
     return beyond if np.abs(beyond - 1).max() > NOTHING else None
 
 
-def _beam_factor(measured: Float64, after: Float64, calibrator: DetectorCalibrator) -> Float64:
+def _beam_factor(measured: Float64, after: Float64, smoothing: Smoothing) -> Float64:
     """Give what the scan was multiplied with, smoothed along the row: the beam, and none of the pixels.
 
     So the scan before needs no flat: the two differ in the pixels' pattern alone.
@@ -178,8 +190,8 @@ def _beam_factor(measured: Float64, after: Float64, calibrator: DetectorCalibrat
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.nanmedian(np.where(measured > 0, after / measured, np.nan), axis=0)[None]
     with single_threaded_blas():
-        factor = fill_masked(factor, ~np.isfinite(factor))
-        smooth: Float64 = gaussian(factor, calibrator._checked_parameters())[0]
+        factor = fill_within(factor, ~np.isfinite(factor), smoothing.regions)
+        smooth: Float64 = gaussian_within(factor, smoothing)[0]
     return smooth
 
 
