@@ -8,12 +8,14 @@ DetectorCalibrator(sigma=20)
 from importlib import import_module
 from typing import Any
 
+from detectorcal._average import average
 from detectorcal._errors import DetectorcalError, DetectorcalWarning
 from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.correction import Correction
 from detectorcal.functional import correct_image, fit_response
 from detectorcal.rings import RingSuppressor
+from detectorcal.scan import ScanCorrection
 
 __all__ = [
     "Correction",
@@ -21,7 +23,9 @@ __all__ = [
     "DetectorcalError",
     "DetectorcalWarning",
     "RingSuppressor",
+    "ScanCorrection",
     "__version__",
+    "average",
     "correct_image",
     "fit_response",
 ]

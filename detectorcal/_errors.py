@@ -101,6 +101,10 @@ class DetectorcalWarning(UserWarning):
     """
 
 
+_NOT_THE_CALLER = ("detectorcal.", "sklearn.callback.")
+"""Modules that a call passes through: a fit with callbacks goes round through scikit-learn's."""
+
+
 def warn(message: str) -> None:
     """Warn in the name of the line that called the package, however deep inside it this is.
 
@@ -110,6 +114,6 @@ def warn(message: str) -> None:
         What the user should know.
     """
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("detectorcal."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_NOT_THE_CALLER):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, DetectorcalWarning, stacklevel=level)

@@ -9,8 +9,8 @@ added to float64 in order, so a result is the same to the last bit for every ``n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from detectorcal._arrays import (
     to_host,
 )
 from detectorcal._errors import TooLargeError
+from detectorcal._pieces import Piece, pieces_of, put_together
 from detectorcal._streaming import (
     RUN_LENGTH,
     Threads,
@@ -39,15 +40,18 @@ from detectorcal._streaming import (
     single_threaded_blas,
 )
 from detectorcal._typing import Array, Float64, Shape, Stack
-from detectorcal.kernels.accumulation import Accumulation, Condensed, join
-from detectorcal.kernels.correction import Maps, correct
-from detectorcal.kernels.model import ROW_STEP, Sums, add_rows, add_sums, empty_sums
+from detectorcal.kernels.accumulation import Accumulation
+from detectorcal.kernels.finishing import Counts, Steps
+from detectorcal.kernels.model import ROW_STEP, Sums, add_sums
 from detectorcal.kernels.pairs import noise_scale
+from detectorcal.kernels.uncertainty import Deviation
 
 __all__ = [
+    "any_reaches",
     "as_frames",
     "copy_frames",
     "correct_frames",
+    "count_batches",
     "mean_frame",
     "merge_lazily",
     "row_blocks",
@@ -76,6 +80,7 @@ def sum_frames(
     n_jobs: int | None,
     batch_size: int | str | None,
     device: str | None,
+    each: Callable[[Iterator[Any]], Iterator[Any]] | None = None,
 ) -> Sums:
     """Accumulate a response model's sums over a stack.
 
@@ -95,6 +100,8 @@ def sum_frames(
         Frames or bytes read at a time; see :func:`~detectorcal._streaming.batches`.
     device : str or None
         Where the batches of host arrays are worked on, a key of :data:`~detectorcal._arrays.DEVICES`.
+    each : callable or None
+        Takes the batches and gives them on, to follow the work; not asked of a Dask array.
 
     Returns
     -------
@@ -104,17 +111,22 @@ def sum_frames(
         return _sum_lazily(stack, dark, accumulation, dtype, device)
     place = device_named(device)
     dark_per_frame = len(dark.shape) == len(stack.shape)
-    totals: dict[str, Array] = {}
+    pieces: list[Piece] = []
     with single_threaded_blas(), Threads(n_jobs) as threads:
-        for batch, frames in read_ahead(stack, batch_size, place):
-            if not totals:
-                totals = empty_sums(accumulation.model, tuple(stack.shape[1:]), frames)
-                accumulation = accumulation.placed(frames, dtype)
-                shared = None if dark_per_frame else _to(dark, dtype, frames)
-            darks = _to(read(dark, batch), dtype, frames) if dark_per_frame else shared
-            _add_batch(frames, darks, accumulation, totals, threads)
+        coming = read_ahead(stack, batch_size, place)
+        for batch, frames in coming if each is None else each(coming):
+            if not pieces:
+                shared = None if dark_per_frame else to_host(dark).astype(dtype, copy=False)
+                pieces = pieces_of(accumulation, tuple(stack.shape[1:]), shared, dtype, frames)
+            darks = _to(read(dark, batch), dtype, frames) if dark_per_frame else None
+            _add_batch(pieces, frames, darks, threads)
             place.finish()
-    return {name: to_host(total) for name, total in totals.items()}
+        return put_together(pieces, accumulation.model, tuple(stack.shape[1:]), threads)
+
+
+def count_batches(stack: Stack, batch_size: int | str | None) -> int:
+    """Count the batches in which a stack is summed; 0 of a Dask array, which is summed in one graph."""
+    return 0 if is_dask(stack) else len(batches(stack, batch_size))
 
 
 def _to(values: Array, dtype: np.dtype, like: Array) -> Array:
@@ -130,6 +142,7 @@ def _sum_lazily(
 
     work = partial(sum_frames, n_jobs=1, batch_size=None, device=device)
     sum_chunk = dask.delayed(work, pure=True)
+    accumulation = dask.delayed(accumulation, traverse=False, pure=True)  # once, and not in every task
     stack = whole_frames(stack)
     chunks = list(stack.to_delayed().ravel())
     if len(dark.shape) == stack.ndim:
@@ -157,65 +170,47 @@ def whole_frames(stack: Any) -> Any:
     return stack.rechunk(dict.fromkeys(range(1, stack.ndim), -1))
 
 
-def _add_batch(
-    frames: Array, dark: Array, accumulation: Accumulation, totals: dict[str, Array], threads: Threads
-) -> None:
-    """Add one batch to the totals: condense whole frames first, then sum blocks of rows."""
-    step = _frames_per_part(frames)
+def _add_batch(pieces: list[Piece], frames: Array, darks: Array | None, threads: Threads) -> None:
+    """Add one batch to the totals: condense whole frames first, then sum blocks of rows.
 
-    def darks(part: slice) -> Any:
-        return dark[part, ...] if dark.ndim == frames.ndim else dark
-
-    def condense(part: slice) -> Condensed:
-        return accumulation.condense(frames[part, ...], darks(part))
-
-    condensed = threads.map(condense, cut(frames.shape[0], step))
-    runs = [
-        (run, join(condensed[run.start // step : -(-run.stop // step)]))
-        for run in cut(frames.shape[0], RUN_LENGTH)
+    Regions take turns, frame by frame and row by row: what lies beside one comes into cache with it.
+    """
+    n_frames = frames.shape[0]
+    batches = [piece.batch(frames, darks) for piece in pieces]
+    parts = [(part, batch) for batch in batches for part in cut(n_frames, _frames_per_part(batch.frames))]
+    parts.sort(key=lambda task: task[0].start)
+    condensed = threads.map(lambda task: task[1].condense(task[0]), parts)
+    for (part, batch), whole in zip(parts, condensed, strict=True):
+        batch.take(whole, part)
+    blocks = [(rows, batch) for batch in batches for rows in row_blocks(batch.frames)]
+    blocks.sort(key=lambda task: task[1].piece.box[0].start + task[0].start)
+    tasks = [
+        (batch.sum_sampled, rows)
+        for batch in batches
+        for rows in row_blocks(batch.frames, ROW_STEP, first=batch.piece.first_sampled)
     ]
-
-    def sum_rows(rows: slice) -> None:
-        counts: dict[str, Any] = {"frames": 0, "saturated": 0}  # numbers as long as all pixels take part
-        for run, whole in runs:
-            sums = accumulation.sums(frames[run, ...], darks(run), whole, rows)
-            counts = {name: count + sums.pop(name) for name, count in counts.items()}
-            add_rows(totals, sums, rows)
-        add_rows(totals, counts, rows)
-
-    def sum_sampled(rows: slice) -> None:
-        for run, whole in runs:
-            add_rows(totals, accumulation.sampled_sums(frames[run, ...], darks(run), whole, rows), rows)
-
-    tasks = [(sum_sampled, rows) for rows in row_blocks(frames, ROW_STEP)]
-    tasks += [(sum_rows, rows) for rows in row_blocks(frames)]
+    tasks += [(batch.sum_rows, rows) for rows, batch in blocks]
     threads.map(lambda task: task[0](task[1]), tasks)
 
 
 def correct_frames(
     frames: Stack,
-    maps: Maps,
+    work: Steps | Deviation,
     *,
-    dtype: np.dtype,
-    reject: float | None,
     out: Any,
     n_jobs: int | None,
     batch_size: int | str | None,
     device: str | None,
-) -> Any:
-    """Correct a stack.
+) -> tuple[Any, Counts]:
+    """Correct a stack, or tell the standard deviations of what is corrected.
 
     Parameters
     ----------
     frames : stack of shape (n_frames, *detector_shape)
         Raw frames, DN. NumPy and other sliceable stacks are read a batch at a time; a Dask array gives a
         lazy Dask array, an array of another library stays in that library.
-    maps : Maps of arrays of shape detector_shape
-        The maps of the correction, in the dtype of the result.
-    dtype : dtype
-        Floating precision of the result.
-    reject : float or None
-        See :func:`detectorcal.kernels.correction.correct`.
+    work : Steps or Deviation
+        What is made of each frame, in the dtype of the result.
     out : array or writer of the shape of ``frames``, or None
         Anything that takes ``out[slice] = frames``; None makes a NumPy array.
     n_jobs, batch_size, device
@@ -223,31 +218,35 @@ def correct_frames(
 
     Returns
     -------
-    array of the shape of ``frames``
+    result : array of the shape of ``frames``
         ``out`` if that was given.
+    counts : Counts
+        Of the values that mean nothing; of a Dask array, which is not computed, none.
     """
     if is_dask(frames):
-        return _correct_lazily(frames, maps, dtype, reject, device)
+        return _correct_lazily(frames, work, device), Counts()
     if is_eager(frames) and not is_numpy(frames):
-        return correct(frames, maps.each(lambda m: put_like(m, frames)), reject, out)
-    out = _new_result(frames.shape, dtype) if out is None else out
+        return _correct_on_device(frames, work.each(lambda m: put_like(m, frames)).of_frames(), out)
+    out = _new_result(frames.shape, work.dtype) if out is None else out
     place = device_named(device)
     if is_resident(frames) and batch_size is None and device is None:
         batch_size = frames.shape[0]  # in memory, and nothing of the size of a batch is made
-    placed: Maps | None = None
+    placed: Steps | Deviation | None = None
+    counts = Counts()
     with Threads(n_jobs) as threads, WriteBehind(out, place) as writer:
         for batch, raw in read_ahead(frames, batch_size, place):
-            placed = placed or maps.each(partial(put_like, like=raw))
-            on_host, in_place = is_numpy(raw), isinstance(out, np.ndarray) and out.dtype == dtype
+            placed = placed or work.each(partial(put_like, like=raw))
+            on_host, in_place = is_numpy(raw), isinstance(out, np.ndarray) and out.dtype == work.dtype
             if not on_host:
-                corrected = correct(raw, placed, reject, None)
+                corrected, found = _correct_on_device(raw, placed.part(batch).of_frames(), None)
                 place.finish()
             else:
-                corrected = out[batch] if in_place else np.empty(raw.shape, dtype)
-                _correct_batch(raw, placed, reject, corrected, threads)
+                corrected = out[batch] if in_place else np.empty(raw.shape, work.dtype)
+                found = _correct_batch(raw, placed.part(batch), corrected, threads)
+            counts = counts.add(found)
             if not (on_host and in_place):
                 writer.write(batch, corrected)
-    return out
+    return out, counts
 
 
 def _new_result(shape: Shape, dtype: np.dtype) -> np.ndarray:
@@ -260,37 +259,68 @@ def _new_result(shape: Shape, dtype: np.dtype) -> np.ndarray:
         ) from error
 
 
-def _correct_batch(raw: Any, maps: Maps, reject: float | None, out: Any, threads: Threads) -> None:
+def _correct_batch(raw: Any, work: Steps | Deviation, out: Any, threads: Threads) -> Counts:
     """Correct in pieces that stay in cache: runs of frames, rows of them unless all are needed."""
-    if reject is None:
-        # a curve has a root beside the result, and both should stay near the core
-        n_pixels = BLOCK_PIXELS if maps.scale is not None else BLOCK_PIXELS // 2
+    if work.needs_frames:
+        n_frames, blocks = _frames_per_part(raw), [slice(None)]
+    else:
+        # a curve has a root beside the result, a scan a divisor, and both should stay near the core
+        n_pixels = BLOCK_PIXELS if work.maps.alone else BLOCK_PIXELS // 2
         n_frames = RUN_LENGTH * max(1, n_pixels // math.prod(raw.shape[1:]))
         blocks = row_blocks(raw, n_pixels=n_pixels)
-    else:
-        n_frames, blocks = _frames_per_part(raw), [slice(None)]
+    here, late = work.in_blocks(blocks)
 
-    def correct_piece(piece: tuple[slice, slice]) -> None:
-        part, rows = piece
-        correct(raw[part, rows], maps.each(lambda m: m[rows]), reject, out[part, rows])
+    def correct_piece(piece: tuple[slice, int]) -> Counts:
+        part, i = piece
+        work = here[i].part(part).of_frames()
+        corrected, counts = work.run(raw[part, blocks[i]], out[part, blocks[i]])
+        return work.complete(corrected)[1].add(counts)
 
     # rows outside: their part of the maps stays in cache over the frames
-    threads.map(correct_piece, [(part, rows) for rows in blocks for part in cut(len(raw), n_frames)])
+    pieces = [(part, i) for i in range(len(blocks)) for part in cut(len(raw), n_frames)]
+    found = threads.map(correct_piece, pieces)
+    if late is not None:
+        found += threads.map(lambda frame: late(out[frame])[1], cut(len(raw), 1))
+    return reduce(Counts.add, found)
 
 
-def _correct_lazily(frames: Any, maps: Maps, dtype: Any, reject: float | None, device: str | None) -> Any:
-    work = partial(_correct_chunk, reject=reject, device=device)
-    empty = np.empty((0,) * frames.ndim, dtype)
-    # arrays of their own, which Dask puts into the graph once and not into every task
-    return whole_frames(frames).map_blocks(work, *maps, dtype=dtype, meta=empty)
+def _correct_on_device(frames: Array, work: Steps | Deviation, out: Any) -> tuple[Any, Counts]:
+    corrected, counts = work.run(frames, None)
+    corrected, last = work.complete(corrected)
+    counts = Counts(*map(int, counts.add(last)))
+    if out is None:
+        return corrected, counts
+    out[...] = corrected
+    return out, counts
 
 
-def _correct_chunk(frames: Array, *maps: Array | None, reject: float | None, device: str | None) -> Array:
+def _correct_lazily(frames: Any, work: Steps | Deviation, device: str | None) -> Any:
+    import dask
+
+    frames, empty = whole_frames(frames), np.empty((0,) * frames.ndim, work.dtype)
+    # delayed, Dask puts the maps into the graph once and not into every task
+    shared = dask.delayed(work, traverse=False, pure=True)
+    correct_chunk = partial(_correct_chunk, device=device)
+    numbers = None if work.maps.alike else _numbers_of(frames)
+    return frames.map_blocks(correct_chunk, numbers, work=shared, dtype=work.dtype, meta=empty)
+
+
+def _numbers_of(frames: Any) -> Any:
+    """Give the numbers of frames, in chunks that go with theirs."""
+    import dask.array
+
+    numbers = dask.array.arange(frames.shape[0], chunks=(frames.chunks[0],))
+    return numbers.reshape(-1, *(1,) * (frames.ndim - 1))
+
+
+def _correct_chunk(
+    frames: Array, numbers: np.ndarray | None, *, work: Steps | Deviation, device: str | None
+) -> Array:
     """Correct one chunk of a Dask array where it is."""
     place = device_named(device)
     frames = place.put(frames)
-    placed = Maps(*maps).each(partial(put_like, like=frames))
-    corrected = correct(frames, placed, reject, None)
+    here = work if numbers is None else work.part(numbers.ravel())
+    corrected, _ = _correct_on_device(frames, here.each(partial(put_like, like=frames)).of_frames(), None)
     place.finish()
     return place.get(corrected)
 
@@ -366,6 +396,14 @@ def mean_frame(stack: Stack, *, batch_size: int | str | None) -> Float64:
     return total / stack.shape[0]
 
 
+def any_reaches(stack: Stack, level: float, *, batch_size: int | str | None) -> np.ndarray:
+    """Tell at which pixels any frame of a stack reads at least a level; reads a batch at a time."""
+    reached = np.zeros(stack.shape[1:], np.bool_)
+    for batch in batches(stack, batch_size):
+        reached |= np.any(to_host(read(stack, batch)) >= level, axis=0)
+    return reached
+
+
 def temporal_noise(stack: Stack, *, batch_size: int | str | None) -> float:
     """Give the standard deviation from frame to frame of a usual pixel, from two frames at least.
 
@@ -392,13 +430,14 @@ def _frames_per_part(frames: Array) -> int:
     return max(divisor for divisor in (1, 2, 4, 8) if divisor <= max(wanted, 1))
 
 
-def row_blocks(frames: Array, step: int = 1, n_pixels: int | None = None) -> list[slice]:
+def row_blocks(frames: Array, step: int = 1, n_pixels: int | None = None, first: int = 0) -> list[slice]:
     """Cut a detector into blocks of whole rows, of which every ``step``-th counts; a line is not cut."""
     height, *width = frames.shape[1:]
     if not width:
         return [slice(0, height)]
     n_rows = max(1, (n_pixels or _block_pixels(frames)) // width[0])
-    return [slice(rows.start, rows.stop, step) for rows in cut(height, n_rows * step)]
+    blocks = cut(max(height - first, 0), n_rows * step)
+    return [slice(rows.start + first, rows.stop + first, step) for rows in blocks]
 
 
 def _block_pixels(frames: Array) -> int:

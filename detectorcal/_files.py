@@ -4,7 +4,6 @@ import ctypes
 import errno
 import io
 import os
-import secrets
 import shutil
 import stat
 import sys
@@ -26,13 +25,12 @@ from detectorcal._errors import (
     TooLargeError,
     WriteError,
 )
+from detectorcal._temporary import aside_of, beside, remove_stale
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _HERE, _RENAME_EXCHANGE = -100, 2
 """AT_FDCWD and the flag, from Linux's fcntl.h and fs.h."""
-_STEM_LENGTH = 40
-"""Characters of the final name kept in the temporary one, which must fit the file system's 255 bytes."""
 
 
 @contextmanager
@@ -130,7 +128,8 @@ def atomic_file(path: _typing.Path, *, overwrite: bool) -> Iterator[Path]:
     target = Path(path).resolve()
     with writing(path):
         check_target(path, folder=False, overwrite=overwrite)
-        temporary = _beside(target)
+        remove_stale(target)
+        temporary = beside(target)
         temporary.open("xb").close()
     try:
         with writing(path, only_full=True):
@@ -179,7 +178,8 @@ def atomic_folder(path: _typing.Path, *, overwrite: bool) -> Iterator[Path]:
     target = Path(path).resolve()
     with writing(path):
         check_target(path, folder=True, overwrite=overwrite)
-        temporary = _beside(target)
+        remove_stale(target)
+        temporary = beside(target)
         temporary.mkdir()
     try:
         with writing(path, only_full=True):
@@ -240,7 +240,7 @@ def refuse_existing(path: _typing.Path, *, overwrite: bool = False) -> None:
 def recover_folder(path: _typing.Path) -> None:
     """Put back the store that a run which died between its two renames left moved aside."""
     target = Path(path).resolve()
-    aside = _aside(target)
+    aside = aside_of(target)
     if not aside.is_dir():
         return
     if not target.exists():
@@ -277,7 +277,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _swap_folder(new: Path, target: Path) -> None:
-    aside = _aside(target)
+    aside = aside_of(target)
     existed = target.exists()
     if existed:
         target.rename(aside)
@@ -304,15 +304,6 @@ def _check_folder(target: Path, path: _typing.Path, overwrite: bool) -> None:
         raise OutputExistsError(
             f"`{path}` exists and is not a zarr store, so it is not overwritten. Choose another name."
         )
-
-
-def _beside(target: Path) -> Path:
-    """Return a hidden name in the same folder; the suffix stays, for libraries that look at it."""
-    return target.with_name(f".{target.stem[:_STEM_LENGTH]}.{secrets.token_hex(4)}.part{target.suffix}")
-
-
-def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.replaced")
 
 
 def write_at(file: io.FileIO, offset: int, values: NDArray[Any]) -> None:

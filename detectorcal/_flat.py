@@ -6,17 +6,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detectorcal._defects import DEFECTS, LARGEST_COEF
-from detectorcal._errors import warn
-from detectorcal._typing import Float64
+from detectorcal._defects import DEFECTS, LARGEST_COEF, is_hopeless
+from detectorcal._errors import InputError, warn
+from detectorcal._execution import any_reaches
+from detectorcal._typing import Float64, Stack
 from detectorcal.kernels.correction import Inverse, replace_spots
 from detectorcal.kernels.curve import Noise
 from detectorcal.kernels.flat import follow_residuals, heed_flat, smoothed_flat
 from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import ROW_STEP, Curve, StraightLine
+from detectorcal.kernels.regions import Regions
 from detectorcal.kernels.smoothing import Smoothing
 
-__all__ = ["Told", "tell_flat", "warn_of_bright_images"]
+__all__ = ["Told", "highest_level", "tell_flat", "warn_of_bright_images", "without_saturated"]
 
 BEYOND = 0.02
 """Share by which a level may exceed the brightest of the sweep before it is warned of: drift of the beam."""
@@ -30,10 +32,10 @@ class Told(NamedTuple):
 
     response: Curve | StraightLine
     defects: np.ndarray
-    beam: Float64
-    """Expected flat, DN above dark."""
     divisor: Float64
-    """What a corrected image is divided by, DN: the beam, or what follows the flat's residuals."""
+    """What a corrected image is divided by, DN: the smoothed flat, or what follows its residuals."""
+    followed: np.ndarray | None
+    """Where it follows them; None where it does nowhere."""
 
 
 def tell_flat(
@@ -56,7 +58,7 @@ def tell_flat(
     response : Curve or StraightLine
         What the calibrator knows of the pixels.
     smoothing : Smoothing
-        Its Gaussian.
+        Its Gaussian, and the regions this acts within.
     n_std : float or None
         Threshold of the paper's residual correction, which is then all that is done.
     n_flats : int
@@ -67,36 +69,40 @@ def tell_flat(
     Told
     """
     good = calibrator.defects_ == 0
-    # a defect is filled from its neighbours before smoothing
+    # what must not spoil its neighbours is filled from them before smoothing
+    believed = good & (calibrator.kept_out_ == 0)
+    clean, beam = smoothed_flat(np.where(believed, flat, np.nan), smoothing, calibrator.reject)
+    own = ~believed & ~is_hopeless(calibrator.defects_) & np.isfinite(flat)
+    clean = np.where(own, flat, clean)  # it has a response of its own, which the flat is held against
     flat = np.where(good, flat, np.nan)
-    clean, beam = smoothed_flat(flat, smoothing, calibrator.reject)
-    divisor, defects = beam, calibrator.defects_
+    divisor, defects, followed = beam, calibrator.defects_, None
     if n_std is not None:
         divisor = follow_residuals(clean, beam, Inverse.of(response), n_std)
+        followed = divisor != beam
     elif isinstance(response, Curve):
         curve = response
         _warn_of_bright_flat(calibrator, beam, curve)
         told = np.where(clean == flat, flat, np.nan)  # nothing where it was filled or a spot replaced
-        response, changed = _heed(calibrator, told, beam, n_flats, curve)
+        response, changed = _heed(calibrator, told, beam, n_flats, curve, smoothing.regions)
         if changed.any():  # they stand out of the beam too, and their neighbours must not pay for it
-            beam = divisor = smoothed_flat(np.where(changed, np.nan, flat), smoothing, calibrator.reject)[1]
-            response, changed = _heed(calibrator, told, beam, n_flats, curve)
+            steady = np.where(believed & ~changed, flat, np.nan)
+            beam = divisor = smoothed_flat(steady, smoothing, calibrator.reject)[1]
+            response, changed = _heed(calibrator, told, beam, n_flats, curve, smoothing.regions)
         _warn_of_changed(changed)
         defects = defects | np.uint8(DEFECTS["changed"]) * changed
         response, defects = _without_lost(response, changed, defects)
-    _warn_of_dark_flat(divisor)
-    return Told(response, defects, beam, divisor)
+    return Told(response, defects, divisor, followed)
 
 
 def _heed(
-    calibrator: Any, measured: Float64, beam: Float64, n_flats: int, curve: Curve
+    calibrator: Any, measured: Float64, beam: Float64, n_flats: int, curve: Curve, regions: Regions | None
 ) -> tuple[Curve, np.ndarray]:
     """Refine the response by the flat, and find the pixels that have changed."""
     noise = Noise(calibrator.system_gain_, curve.centre, curve.prior_std)
     if n_flats == 0 or np.isnan(noise.system_gain):  # without noise nothing can be weighed
         return curve, np.zeros(beam.shape, np.bool_)
     rho = calibrator.read_noise_level_
-    heeded, changed = heed_flat(beam, measured, n_flats, calibrator.sums_, curve, noise, rho)
+    heeded, changed = heed_flat(beam, measured, n_flats, calibrator.sums_, curve, noise, rho, regions)
     good = calibrator.defects_ == 0
     return heeded.where(good, curve), changed & good
 
@@ -105,7 +111,7 @@ def _warn_of_changed(changed: np.ndarray) -> None:
     if np.any(changed):
         warn(
             f"{np.count_nonzero(changed)} of {changed.size} pixels have changed since the sweep, or are "
-            "dusty, as the flat shows; there it is followed. They are 128 in the correction's `defects`."
+            "dusty, as the flat shows; there it is followed. They are 128 in the correction's `defect_map`."
         )
 
 
@@ -126,7 +132,7 @@ def _warn_of_bright_flat(calibrator: Any, flat: Float64, curve: Curve) -> None:
     """Count the pixels where a flat is brighter than the sweep, whose curve is there a guess."""
     if curve.prior_std == 0:  # a straight line
         return
-    _warn_of_bright("the flat is", flat > (1 + BEYOND) * _highest(calibrator), calibrator)
+    _warn_of_bright("the flat is", flat > (1 + BEYOND) * highest_level(calibrator), calibrator)
 
 
 def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64, inverse: Inverse) -> None:
@@ -145,7 +151,7 @@ def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64, in
     """
     if calibrator.prior_std_ == 0:  # straight lines
         return
-    highest = (1 + BEYOND) * _highest(calibrator)
+    highest = (1 + BEYOND) * highest_level(calibrator)
     noise = np.sqrt(calibrator.system_gain_ * highest)
     measured = np.max(frames, axis=0) - dark
     if calibrator.reject is not None:
@@ -166,7 +172,7 @@ def _warn_of_bright(what: str, bright: np.ndarray, calibrator: Any) -> None:
         )
 
 
-def _highest(calibrator: Any) -> Float64:
+def highest_level(calibrator: Any) -> Float64:
     """Give the brightest expected value of the sweep at each pixel, DN."""
     highest: Float64 = calibrator.sums_["highest"]
     if highest.ndim == 1:
@@ -187,10 +193,35 @@ def _between_sampled_rows(sampled: Float64, n_rows: int) -> Float64:
     return filled
 
 
-def _warn_of_dark_flat(flat: Float64) -> None:
-    count = int(np.count_nonzero(~(flat > 0)))
+def without_saturated(
+    calibrator: Any, flats: Stack, flat: Float64, *, batch_size: int | str | None
+) -> Float64:
+    """Make a flat NaN where one of its frames reaches ``saturation``: it tells nothing there.
+
+    Parameters
+    ----------
+    calibrator : DetectorCalibrator
+        Fitted, with a ``saturation``.
+    flats : stack of shape (n_frames, *detector_shape)
+        Raw flats, DN.
+    flat : array of shape detector_shape, float64
+        Their mean, less the dark or not.
+    batch_size : int, str or None
+        Frames or bytes read at a time.
+
+    Returns
+    -------
+    array of shape detector_shape, float64
+    """
+    reached = any_reaches(flats, calibrator.saturation, batch_size=batch_size)
+    count = int(np.count_nonzero(reached & (calibrator.defects_ == 0)))
+    if reached.all():
+        raise InputError(
+            f"`flat` reaches the calibration's `saturation`, {calibrator.saturation:g} DN, at every pixel."
+        )
     if count:
         warn(
-            f"the flat is not above the dark at {count} of {flat.size} pixels: a transmission means nothing "
-            "there, and they become NaN."
+            f"the flat reaches `saturation` at {count} of {flat.size} pixels: there it tells nothing, and is "
+            "filled from its neighbours."
         )
+    return np.where(reached, np.nan, flat)

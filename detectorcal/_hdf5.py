@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +20,10 @@ from detectorcal._files import write_at
 _PAGE = 4096
 
 
-class Image(io.RawIOBase):
-    """A file in memory that takes only the pages that were written: what h5py takes for a file.
-
-    Examples
-    --------
-    >>> import h5py
-    >>> from detectorcal._hdf5 import Image, create_unwritten
-    >>> with h5py.File(Image(), "w") as file:
-    ...     dataset = create_unwritten(file, "data", (2**20, 1000, 1000), "uint16")
-    ...     dataset.id.get_offset() > 0
-    True
-    """
+class _Seekable(io.RawIOBase):
+    """A place in a file that is read and written anywhere."""
 
     def __init__(self) -> None:
-        self._pages: dict[int, bytearray] = {}
         self._at = 0
         self._size = 0
 
@@ -56,6 +47,24 @@ class Image(io.RawIOBase):
     def tell(self) -> int:
         """Tell at which byte this is."""
         return self._at
+
+
+class Image(_Seekable):
+    """A file in memory that takes only the pages that were written: what h5py takes for a file.
+
+    Examples
+    --------
+    >>> import h5py
+    >>> from detectorcal._hdf5 import Image, create_unwritten
+    >>> with h5py.File(Image(), "w") as file:
+    ...     dataset = create_unwritten(file, "data", (2**20, 1000, 1000), "uint16")
+    ...     dataset.id.get_offset() > 0
+    True
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pages: dict[int, bytearray] = {}
 
     def truncate(self, size: int | None = None) -> int:
         """Set the size."""
@@ -102,6 +111,73 @@ class Image(io.RawIOBase):
             for page, content in sorted(self._pages.items()):
                 write_at(file, page * _PAGE, np.frombuffer(content, np.uint8))
             file.truncate(self._size)
+
+
+class Guarded(_Seekable):
+    """A file on the disk that the library is told nothing of when the disk is full.
+
+    The library can then close it, and what went wrong is raised by ourselves.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("r+b", buffering=0)
+        self._size = path.stat().st_size
+        self._error: OSError | None = None
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size."""
+        self._size = self._at if size is None else size
+        self._try(lambda: self._file.truncate(self._size))
+        return self._size
+
+    def readinto(self, buffer: Any) -> int:
+        """Read; what could not be written is zeros."""
+        view = memoryview(buffer).cast("B")[: max(0, self._size - self._at)]
+        self._file.seek(self._at)
+        filled = 0
+        while filled < len(view) and (n_bytes := self._file.readinto(view[filled:])):
+            filled += n_bytes
+        view[filled:] = bytes(len(view) - filled)
+        self._at += len(view)
+        return len(view)
+
+    def write(self, buffer: Any) -> int:
+        """Write, or note why it cannot be done."""
+        view = memoryview(buffer).cast("B")
+        self._try(lambda: write_at(self._file, self._at, np.frombuffer(view, np.uint8)))
+        self._at += len(view)
+        self._size = max(self._size, self._at)
+        return len(view)
+
+    def _try(self, step: Callable[[], object]) -> None:
+        if self._error is None:
+            try:
+                step()
+            except OSError as error:
+                self._error = error
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Raise what went wrong on the disk, whatever the library made of it."""
+        try:
+            yield
+        except Exception as error:
+            if self._error is None:
+                raise
+            raise self._error from error
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
 
 def create_unwritten(file: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Any:

@@ -16,6 +16,7 @@ from detectorcal._streaming import Threads, read, single_threaded_blas
 from detectorcal._typing import Float64, Shape, Stack
 from detectorcal._validation import float_dtype
 from detectorcal.kernels.looking import unlike_neighbours
+from detectorcal.kernels.regions import Regions
 
 __all__ = ["Look", "look_at"]
 
@@ -49,6 +50,7 @@ def look_at(
     stack: Stack,
     darks: Float64 | Stack,
     user: np.ndarray | None,
+    regions: Regions | None,
     saturation: float | None,
     cutoff: float,
     *,
@@ -64,6 +66,8 @@ def look_at(
         DN.
     user : array of shape detector_shape, bool, or None
         Pixels that are not to be believed whatever they read.
+    regions : Regions or None
+        Pixels are held against those of the same region.
     saturation : float or None
         As the user gives it, DN; None looks for it.
     cutoff : float
@@ -90,7 +94,7 @@ def look_at(
             if number in ends:
                 seen.end_group()
         found = seen.saturation()
-        return Look(_causes(seen, one, user, found, threads), found)
+        return Look(_causes(seen, one, user, regions, found, threads), found)
 
 
 def _one_by_one(stack: Stack, n_frames: int) -> Iterator[np.ndarray]:
@@ -194,6 +198,7 @@ def _causes(
     seen: _Seen,
     dark: np.ndarray | None,
     user: np.ndarray | None,
+    regions: Regions | None,
     saturation: float | None,
     threads: Threads,
 ) -> np.ndarray:
@@ -207,11 +212,15 @@ def _causes(
         always, ever = seen.smallest >= full, seen.largest >= full
         groups[:, nowhere | always if user is None else nowhere | always | user] = np.nan
         dark = None if dark is None or not dark.any() else np.where(nowhere, 0, dark)
-        causes = unlike_neighbours(groups, dark, seen.cutoff, threads.map)
+        for box, inside in [((slice(None),) * causes.ndim, None)] if regions is None else regions.pieces:
+            here = groups[:, *box] if inside is None else np.where(inside, groups[:, *box], np.nan)
+            there = None if dark is None else dark[box]
+            found = unlike_neighbours(here, there, seen.cutoff, threads.map)
+            np.copyto(causes[box], found, where=True if inside is None else inside)
         # one that is saturated at times only has been seen to follow the light
         causes[ever & (causes == DEFECTS["hot"])] = DEFECTS["nonlinear"]
         causes[always] = DEFECTS["hot"]
         causes[nowhere] = DEFECTS["unsolved"]
     if user is not None:
-        causes[user] |= np.uint8(DEFECTS["user"])
+        causes[user] = DEFECTS["user"]
     return causes

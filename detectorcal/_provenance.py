@@ -136,6 +136,9 @@ def describe(history: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "calibration", ", ".join((str(calibration.get("path")), *words, *_checksum(calibration)))
         for name, text in describe(_mapping(calibration, KEY)):
             yield f"calibration's {name}", text
+    readout = history.get("readout")
+    if isinstance(readout, list):
+        yield "readout", ", then ".join(map(_of_readout, readout))
     if "time" in history:
         yield "time", str(history["time"])
     versions = [f"{name} {history[name]}" for name in _VERSIONS if name in history]
@@ -154,6 +157,15 @@ def _of_input(value: Any) -> str:
     shape = value.get("shape")
     size = "x".join(map(str, shape)) if isinstance(shape, list) else "of unknown shape"
     return ", ".join((str(value.get("path")), size, f"changed {value.get('modified')}", *_checksum(value)))
+
+
+def _of_readout(step: Any) -> str:
+    """Tell of what part of a detector, or of which binned pixels, a calibration was made."""
+    if isinstance(step, dict) and isinstance(step.get("crop"), list):
+        return f"cropped to pixels {', '.join(map(str, step['crop']))}"
+    if isinstance(step, dict) and isinstance(step.get("bin"), list):
+        return f"binned {'x'.join(map(str, step['bin']))} ({step.get('readout')})"
+    return str(step)
 
 
 def _checksum(record: Mapping[str, Any]) -> list[str]:

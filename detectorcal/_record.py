@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import scipy
 
+from detectorcal._camera import FROZEN, sums_when_frozen
 from detectorcal._errors import InputError
-from detectorcal._validation import check_number
+from detectorcal._validation import check_integer, check_number, check_regions
 from detectorcal._version import __version__
-from detectorcal.kernels.model import ResponseModel, sum_names
+from detectorcal.kernels.model import COMMON, ResponseModel, sum_names
 
 __all__ = ["DESCRIPTIONS", "made_with", "pack", "parameters_of", "provenance", "unpack"]
 
@@ -29,9 +30,6 @@ COVARIANCE = ("gain_variance", "gain_curvature_covariance", "curvature_variance"
 
 OF_CURVES = ("prior_std", "read_noise", "read_noise_level")
 """What the state of a calibrator with curves holds besides."""
-
-MAPS = {"mask"}
-"""Parameters that are arrays of detector shape, and are kept as such, beside the header."""
 
 SINCE_THE_FIRST = frozenset(
     {
@@ -44,6 +42,9 @@ SINCE_THE_FIRST = frozenset(
 OF_THE_MACHINE = {"device"}
 """Parameters that are not saved: the next machine may not have what they name."""
 
+AS_ARRAYS = {"mask", "regions"}
+"""Parameters that are arrays of the detector's shape, and saved as such where they are given."""
+
 DESCRIPTIONS = {
     "coef": "Coefficient, dimensionless: multiplies what the pixel reads above its dark; 1 if not solved",
     "coef_std": "Standard error of the coefficient; NaN if not known",
@@ -55,6 +56,7 @@ DESCRIPTIONS = {
     "gain_variance": "Variance of the gain",
     "gain_curvature_covariance": "Covariance of gain and curvature, 1/DN",
     "curvature_variance": "Variance of the curvature, 1/DN^2",
+    "regions": "Label of the region each pixel was smoothed within; 0 is a gap",
     "sums/frames": "Number of frames in which the pixel took part",
 }
 """A line about each array, for those who open the file with other software."""
@@ -84,7 +86,7 @@ def provenance(method: str, n_frames: int) -> dict[str, Any]:
 def parameters_of(calibrator: Any) -> dict[str, Any]:
     """Give the parameters of an estimator that are saved, as JSON holds them."""
     found = calibrator.get_params()
-    return {name: _plain(found[name]) for name in found if name not in OF_THE_MACHINE | MAPS}
+    return {name: _plain(found[name]) for name in found if name not in OF_THE_MACHINE | AS_ARRAYS}
 
 
 def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -112,21 +114,25 @@ def pack(calibrator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "system_gain": None if np.isnan(calibrator.system_gain_) else calibrator.system_gain_,
             "reference_level": calibrator.reference_level_,
             "saturation": calibrator.saturation_,
+            "n_darks": calibrator.n_darks_,
+            "read_noise": calibrator.read_noise_,
             **({name: getattr(calibrator, f"{name}_") for name in OF_CURVES} if curved else {}),
+            **({"frozen": calibrator.frozen_} if hasattr(calibrator, "frozen_") else {}),
             "feature_names": None if names is None else names.tolist(),
         },
         "provenance": calibrator.provenance_,
     }
     arrays = {"coef": calibrator.coef_, "coef_std": calibrator.coef_std_, "defects": calibrator.defects_}
     arrays["kept_out"] = calibrator.kept_out_
-    for name in MAPS:
-        if (value := getattr(calibrator, name)) is not None:
-            arrays[name] = np.asarray(value).reshape(calibrator.detector_shape_)
+    if calibrator.mask is not None:
+        arrays["mask"] = np.asarray(calibrator.mask, np.uint8).reshape(calibrator.detector_shape_)
     if curved:
         arrays["curvature"] = calibrator.curvature_
         arrays |= dict(zip(COVARIANCE, calibrator.covariance_, strict=True))
     if calibrator.dark_ is not None:
         arrays["dark"] = calibrator.dark_
+    if (regions := check_regions(calibrator.regions)) is not None:
+        arrays["regions"] = regions.labels
     return header, arrays | {f"sums/{name}": values for name, values in calibrator.sums_.items()}
 
 
@@ -164,7 +170,10 @@ def unpack(
     _expect(not unknown, f"its parameters {unknown} are not known; if a later version wrote it, upgrade")
     method = _entry(params, "method", str)
     _expect(method in models, f"its `method` {method!r} is not one of {', '.join(models)}")
-    sums = [f"sums/{name}" for name in sum_names(models[method])]
+    frozen = _frozen(state.get("frozen"))
+    names = sums_when_frozen(models[method].curved) if frozen else sum_names(models[method])
+    sums = [f"sums/{name}" for name in names]
+    _expect_possible(arrays)
     arrays = _with_what_is_newer(arrays, sums)
     for name in ("coef", "coef_std", *sums):
         _expect_array(arrays, name, np.float64)
@@ -172,6 +181,9 @@ def unpack(
         _expect_array(arrays, name, np.uint8)
     if "dark" in arrays:
         _expect_array(arrays, "dark", np.float64)
+    for name, dtype in (("mask", np.uint8), ("regions", np.uint16)):
+        if name in arrays:
+            _expect_array(arrays, name, dtype)
     gain = check_number("system_gain", state.get("system_gain"), at_least=0, optional=True)
     coef = arrays["coef"]
     _expect(
@@ -191,13 +203,15 @@ def unpack(
         "n_frames_seen_": _entry(state, "n_frames_seen", int),
         "sums_": {name.removeprefix("sums/"): arrays[name] for name in sums},
         "reference_level_": _reference_level(state, arrays),
+        **_of_darks(state),
         "provenance_": origin,
         "detector_shape_": coef.shape,
         "n_features_in_": coef.size,
     }
     _expect(attributes["n_frames_seen_"] > 0, f"its `n_frames_seen` is {attributes['n_frames_seen_']}")
     attributes |= _curves(state, arrays) if models[method].curved else {}
-    params = _with_tuple(params, coef.shape) | {name: arrays[name] for name in MAPS & arrays.keys()}
+    attributes |= frozen
+    params = _with_tuple(params, coef.shape) | {name: arrays.get(name) for name in AS_ARRAYS}
     return params, attributes | _feature_names(state.get("feature_names"), coef.size)
 
 
@@ -217,6 +231,25 @@ def _reference_level(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
         return level
     n_values = float(np.sum(arrays["sums/frames"]))
     return float(np.sum(arrays["sums/expected"])) / n_values if n_values else 0.0
+
+
+def _frozen(how: Any) -> dict[str, str]:
+    """Give the attribute of a calibration that does not go on learning."""
+    if how is None:
+        return {}
+    _expect(
+        isinstance(how, str) and how in FROZEN, f"its `frozen` is {how!r}, not one of {', '.join(FROZEN)}"
+    )
+    return {"frozen_": how}
+
+
+def _of_darks(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the darks told, which the first files do not tell: one dark then, and no read noise."""
+    n_darks = check_integer("n_darks", state.get("n_darks", 1), at_least=0)
+    return {
+        "n_darks_": n_darks,
+        "read_noise_": check_number("read_noise", state.get("read_noise", 0.0), at_least=0),
+    }
 
 
 def _curves(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -254,6 +287,14 @@ def _expect_array(arrays: Mapping[str, np.ndarray], name: str, dtype: type) -> N
     _expect(name in arrays, f"its array {name!r} is missing")
     found = arrays[name].dtype
     _expect(found == dtype, f"its array {name!r} is {found} and not {np.dtype(dtype)}")
+
+
+def _expect_possible(arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse sums that no frames give: numbers of frames, values above a cutoff that is not negative."""
+    for name in (f"sums/{name}" for name in COMMON):
+        values = arrays.get(name, np.zeros(1))
+        sound = bool((np.isfinite(values) & (values >= 0)).all())
+        _expect(sound, f"its array {name!r} has values that are negative or not finite")
 
 
 def _with_tuple(params: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_array, validate_data
 from detectorcal._arrays import DEVICES, is_dask, is_eager, is_host_table, is_lazy, is_numpy, to_host
 from detectorcal._errors import InputError, InputTypeError
 from detectorcal._typing import Path, Shape, Stack
+from detectorcal.kernels.regions import LARGEST_LABEL, Regions
 from detectorcal.kernels.smoothing import MODES
 
 REAL = "buif"
@@ -40,6 +41,11 @@ def float_dtype(dtype: Any) -> np.dtype:
 def _numpy_dtype(dtype: Any) -> np.dtype:
     """Translate another library's dtype (``torch.float32``) by its name."""
     return dtype if isinstance(dtype, np.dtype) else np.dtype(str(dtype).rpartition(".")[2])
+
+
+def are_whole(dtype: Any) -> bool:
+    """Whether numbers of a dtype, of any library, are whole."""
+    return _numpy_dtype(dtype).kind != "f"
 
 
 def check_number(
@@ -153,6 +159,46 @@ def check_detector_shape(value: Any) -> Shape | None:
             f"`detector_shape` must be (width,) or (height, width) in pixels or None, got {value!r}."
         )
     return tuple(int(n) for n in sizes)
+
+
+def check_regions(value: Any) -> Regions | None:
+    """Check a label image, or None: whole numbers, a detector's shape, regions of two pixels at least."""
+    if value is None:
+        return None
+    labels = to_host(as_real("regions", value))
+    if labels.dtype.kind not in "iu":
+        raise InputError(
+            "`regions` must hold whole numbers, a label for each pixel and 0 in gaps, but its dtype is "
+            f"{labels.dtype}. A mask of pixels not to be believed is `mask`."
+        )
+    if labels.ndim not in (1, 2):
+        raise InputError(
+            f"`regions` must have the detector's shape, (width,) or (height, width), got {labels.shape}."
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest > LARGEST_LABEL:
+        raise InputError(
+            f"`regions` must hold labels from 0 to {LARGEST_LABEL}, but they go from {lowest} to {highest}."
+        )
+    if highest == 0:
+        raise InputError(
+            "`regions` is 0 everywhere, a gap and no detector. Give each module a label above 0."
+        )
+    regions = Regions.of(labels)
+    for box, _ in regions.pieces:
+        if regions.labels[box].size == 1:
+            place = tuple(side.start for side in box)
+            raise InputError(
+                f"`regions` has a region of one pixel, label {int(regions.labels[place])} at {place}, which "
+                "has no neighbours to be compared with. Give it their label, or 0."
+            )
+    return regions
+
+
+def check_regions_fit(regions: Regions | None, shape: Shape) -> None:
+    """Check that a label image is of the detector's shape."""
+    if regions is not None and regions.shape != shape:
+        raise InputError(f"`regions` has shape {regions.shape}, but the frames of `X` have shape {shape}.")
 
 
 def check_path(name: str, value: Any) -> Path:

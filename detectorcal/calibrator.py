@@ -13,11 +13,21 @@ from sklearn.utils.validation import check_is_fitted
 from detectorcal import _notebook, _record
 from detectorcal import _validation as validation
 from detectorcal._arrays import is_lazy, is_numpy
-from detectorcal._defects import DEFECTS, HOPELESS, LARGEST_COEF
+from detectorcal._callbacks import FitTask, Watchable, watched
+from detectorcal._camera import binned, cropped, refuse_frozen
+from detectorcal._defects import DEFECTS, HOPELESS, LARGEST_COEF, is_hopeless
 from detectorcal._errors import FileFormatError, InputError, warn
-from detectorcal._execution import as_frames, mean_frame, some_frames, sum_frames, temporal_noise
-from detectorcal._flat import tell_flat, warn_of_bright_images
+from detectorcal._execution import (
+    as_frames,
+    count_batches,
+    mean_frame,
+    some_frames,
+    sum_frames,
+    temporal_noise,
+)
+from detectorcal._flat import tell_flat, warn_of_bright_images, without_saturated
 from detectorcal._look import look_at
+from detectorcal._policies import Policies, warn_of_dark_flat
 from detectorcal._streaming import Threads, single_threaded_blas
 from detectorcal._typing import Array, Float64, Path, Shape, Stack
 from detectorcal.correction import Correction
@@ -25,11 +35,12 @@ from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.causes import find_causes
 from detectorcal.kernels.correction import Inverse, scale_map
 from detectorcal.kernels.curve import SMALLEST_SPAN, Curved, level_span
-from detectorcal.kernels.filling import filling_for
 from detectorcal.kernels.line import Croton, Photon
-from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import Curve, ResponseModel, StraightLine, Sums, add_sums
-from detectorcal.kernels.smoothing import Smoothing, gaussian
+from detectorcal.kernels.piecewise import fill_within, gaussian_within
+from detectorcal.kernels.regions import Regions, user_mask
+from detectorcal.kernels.smoothing import Smoothing
+from detectorcal.kernels.uncertainty import Uncertainty, divisor_variance, noise_let_through
 
 __all__ = ["DEFECTS", "METHODS", "DetectorCalibrator"]
 
@@ -38,6 +49,9 @@ METHODS: dict[str, ResponseModel] = {"croton": Croton(), "photon": Photon(), "cu
 FRAMES_FOR_GAIN, PIXELS_FOR_GAIN = 16, 256
 """Frames, spread over a sweep, and side of the middle of the detector, in which the system gain is looked
 for where a weight needs it beforehand."""
+
+DARKS_FOR_NOISE = 16
+"""Darks, spread over a stack, in which the read noise of straight lines is looked for, in the same middle."""
 
 GAIN_STEPS, GAIN_TOLERANCE = 10, 0.01
 """Times that this gain is improved at most, for it is what the weights made with it give back; and the
@@ -62,11 +76,11 @@ against itself, R^2 is the same for every sigma and chooses nothing."""
 THIS = "this calibration"
 
 _WHAT_SUMS_DEPEND_ON = (
-    "method", "sigma", "mode", "cval", "truncate", "cutoff", "saturation", "reject", "mask",
+    "method", "sigma", "mode", "cval", "truncate", "cutoff", "saturation", "reject", "mask", "regions",
 )  # fmt: skip
 
 
-class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     r"""Learn how each pixel of a detector responds, and correct images with it.
 
     A *sweep* is a stack of frames of an empty beam at different intensities. Each pixel's measured
@@ -108,8 +122,14 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         its neighbours before smoothing, keeps coefficient 1 and is 64 in ``defects_``. A second fit leaves
         out what a first one found by ``mask=cal.defects_ != 0``.
     read_noise : float or None, default=None
-        Standard deviation of a reading without light, DN, for the weights of ``method="curved"``. None takes
-        it from ``dark`` if that is a stack, and neglects it otherwise.
+        Standard deviation of a reading without light, DN, for the weights of ``method="curved"`` and for
+        standard deviations of images. None takes it from ``dark`` if that is a stack, and neglects it
+        otherwise.
+    regions : array of shape detector_shape, integer, or None, default=None
+        A label image: the pixels of each label above 0 (a module, a tile) are smoothed within themselves, as
+        if they were a detector of their own, and nothing leaks over a step from one to the next. 0 is a gap
+        in which there is nothing: its pixels take no part and are 64 in ``defects_``. See
+        ``docs/how-to/modules.md``.
     detector_shape : tuple of int or None, default=None
         ``(height, width)`` lets rows of ``height * width`` pixels be used as frames.
     batch_size : int, str or None, default=None
@@ -135,8 +155,8 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         (reads much, or a coefficient below 1/10), 4 noisy (scatters from frame to frame far more than its
         neighbours), 8 nonlinear (its gain changes with the level as its neighbours' do not), 16 saturated
         (in more than half of the frames), 32 unsolved (no frame in which the pixel takes part), 64 user
-        (``mask``). Dead, hot, unsolved and the user's have coefficient 1; the others keep theirs. See
-        ``docs/how-to/defects.md``.
+        (``mask``, or a gap of ``regions``). Dead, hot, unsolved and the user's have coefficient 1; the
+        others keep theirs. See ``docs/how-to/defects.md``.
     kept_out_ : array of shape detector_shape, uint8
         Not 0 where a pixel is filled from its neighbours before smoothing, as a look at up to 16 frames of
         the first call told: 1, 2, 32, 64 as above; 8 where it is unlike its neighbours, in response,
@@ -147,6 +167,11 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     system_gain_ : float
         K, DN per electron, as given or as estimated from the residuals; NaN after one frame, and of curves
         after two.
+    read_noise_ : float
+        Standard deviation of a reading without light, DN: as given or as a stack of darks tells; 0 where it
+        is not known. The weights of ``method="curved"`` count with it.
+    n_darks_ : int
+        Frames that ``dark_`` is the mean of; 0 without, or where it was a number.
     reference_level_ : float
         What the sweep's expected values are like, DN above dark; of ``method="curved"`` the level at which
         ``coef_`` holds.
@@ -162,8 +187,6 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     prior_std_ : float
         How much curvatures differ from pixel to pixel, 1/DN, as the pixels themselves tell; 0 where
         the sweep shows no curvature, and all responses are straight lines.
-    read_noise_ : float
-        Standard deviation of a reading without light, DN, that the weights count with.
     read_noise_level_ : float
         Level at which photon noise equals it, DN: frames far below tell little.
     n_frames_seen_ : int
@@ -174,6 +197,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         ``(height, width)`` or ``(width,)``.
     n_features_in_ : int
         Number of pixels.
+    frozen_ : str
+        Only of a calibrator that does not go on learning: "cropped" or "binned", as :meth:`crop` and
+        :meth:`bin` made it.
     provenance_ : dict
         When, with which versions, by which method and from how many frames the fit was made.
 
@@ -227,6 +253,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     prior_std_: float
     read_noise_: float
     read_noise_level_: float
+    n_darks_: int
     n_frames_seen_: int
     sums_: Sums
     detector_shape_: Shape
@@ -247,6 +274,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         mask: Any = None,
         system_gain: float | None = None,
         read_noise: float | None = None,
+        regions: Any = None,
         detector_shape: Shape | None = None,
         batch_size: int | str | None = None,
         n_jobs: int | None = None,
@@ -263,6 +291,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         self.mask = mask
         self.system_gain = system_gain
         self.read_noise = read_noise
+        self.regions = regions
         self.detector_shape = detector_shape
         self.batch_size = batch_size
         self.n_jobs = n_jobs
@@ -270,6 +299,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
 
     # ------------------------------------------------------------------ learning
 
+    @watched
     def fit(self, X: Stack, y: Any = None, *, dark: Any = None, dark_per_frame: bool = False) -> Self:
         """Learn the response from a sweep.
 
@@ -300,7 +330,10 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         """
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
-        return self._learn(X, y, dark, dark_per_frame)
+        task = FitTask(self, X, y)
+        self._learn(X, y, dark, dark_per_frame, task)
+        task.end()
+        return self
 
     def partial_fit(self, X: Stack, y: Any = None, *, dark: Any = None, dark_per_frame: bool = False) -> Self:
         """Go on learning from more frames.
@@ -319,25 +352,30 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         """
         return self._learn(X, y, dark, dark_per_frame)
 
-    def _learn(self, X: Stack, y: Any, dark: Any, dark_per_frame: bool) -> Self:
+    def _learn(self, X: Stack, y: Any, dark: Any, dark_per_frame: bool, task: FitTask | None = None) -> Self:
         """Add frames to the sums, if there are any yet, and solve."""
-        self._checked_parameters()
+        smoothing = self._checked_parameters()
         first = not self.__sklearn_is_fitted__()
         if not first:
+            refuse_frozen(self)
             self._check_sums_are_of_this_kind()
         X, shape = validation.as_sweep(self, X, reset=first)
+        validation.check_regions_fit(smoothing.regions, shape)
         dark = validation.dark_of(y, dark, X.shape[0], shape)
         darks, mean_dark = self._checked_dark(dark, X, shape, dark_per_frame)
         frames = as_frames(X, shape)
         if first:
-            user = validation.as_mask("mask", self.mask, shape, flattened=self.detector_shape is not None)
             self.kept_out_, self.saturation_ = look_at(
-                frames, darks, user, self.saturation, self.cutoff, n_jobs=self.n_jobs
-            )
+                frames, darks, user_mask(self._checked_mask(shape), smoothing.regions), smoothing.regions,
+                self.saturation, self.cutoff, n_jobs=self.n_jobs,
+            )  # fmt: skip
         if first and METHODS[self.method].curved:
             self.read_noise_ = self._read_noise_of(None if dark_per_frame else dark, shape)
-            self.read_noise_level_ = self._level_of_read_noise(frames, darks, dark_per_frame)
-        sums = self._sum(frames, darks, self._model(), self.kept_out_)
+            self.read_noise_level_ = self._level_of_read_noise(frames, darks, dark_per_frame, smoothing)
+        self._learn_of_darks(None if dark_per_frame else dark, shape, first)
+        if task is not None:
+            task.begin(count_batches(frames, self.batch_size))
+        sums = self._sum(frames, darks, self._accumulation(self._model(), self.kept_out_, smoothing), task)
         self.sums_ = sums if first else add_sums([self.sums_, sums])
         self.n_frames_seen_ = X.shape[0] + (0 if first else self.n_frames_seen_)
         self.detector_shape_ = shape
@@ -347,31 +385,40 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coef_")
 
+    def _learn_of_darks(self, dark: Any, shape: Shape, first: bool) -> None:
+        """Take from the darks what standard deviations of images need; nothing new where there are none."""
+        if dark is None and not first:
+            return
+        self.n_darks_, told = (0, None) if dark is None else self._told_by_darks(dark, shape, "`X`")
+        if not METHODS[self.method].curved:  # the weights of curves hold theirs, from all pixels
+            self.read_noise_ = float((told or 0.0) if self.read_noise is None else self.read_noise)
+
     def _model(self) -> ResponseModel:
         """Give the response model of the method."""
         model = METHODS[self.method]
         return replace(model, read_noise_level=self.read_noise_level_) if isinstance(model, Curved) else model
 
-    def _accumulation(self, model: ResponseModel, kept_out: np.ndarray) -> Accumulation:
+    def _accumulation(self, model: ResponseModel, kept_out: np.ndarray, smoothing: Smoothing) -> Accumulation:
         """Tell what is summed; ``kept_out`` may be a part of ``kept_out_``."""
-        filling = filling_for(kept_out != 0, _is_hopeless(kept_out))
-        smoothing = self._checked_parameters()
-        return Accumulation(model, smoothing, self.cutoff, self.saturation_, self.reject, filling)
+        known = (kept_out != 0, is_hopeless(kept_out)) if kept_out.any() else (None, None)
+        return Accumulation(model, smoothing, self.cutoff, self.saturation_, self.reject, *known)
 
-    def _sum(self, frames: Stack, darks: Any, model: ResponseModel, kept_out: np.ndarray) -> Sums:
+    def _sum(
+        self, frames: Stack, darks: Any, accumulation: Accumulation, task: FitTask | None = None
+    ) -> Sums:
         sums = sum_frames(
             frames,
             darks if len(darks.shape) == len(frames.shape) else np.nan_to_num(darks, posinf=0, neginf=0),
-            self._accumulation(model, kept_out),
+            accumulation,
             validation.float_dtype(frames.dtype),
             n_jobs=self.n_jobs,
             batch_size=self.batch_size,
             device=self.device,
+            each=None if task is None else task.each,
         )
-        hopeless = _is_hopeless(kept_out)
-        if hopeless.any():
+        if accumulation.hopeless is not None:
             for values in sums.values():
-                values[hopeless] = 0.0
+                values[accumulation.hopeless] = 0.0
         return sums
 
     def _read_noise_of(self, dark: Any, shape: Shape) -> float:
@@ -381,7 +428,9 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         darks = self._map_stack("dark", dark, shape, "`X`")
         return temporal_noise(darks, batch_size=self.batch_size) if darks.shape[0] > 1 else 0.0
 
-    def _level_of_read_noise(self, frames: Stack, darks: Any, dark_per_frame: bool) -> float:
+    def _level_of_read_noise(
+        self, frames: Stack, darks: Any, dark_per_frame: bool, smoothing: Smoothing
+    ) -> float:
         """Give the level at which photon noise equals the read noise; 0 where that is neglected."""
         if not self.read_noise_:
             return 0.0
@@ -389,7 +438,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         if gain is None:
             few = some_frames(frames, FRAMES_FOR_GAIN)
             few_darks = some_frames(darks, FRAMES_FOR_GAIN) if dark_per_frame else darks
-            gain = self._first_gain(few, few_darks)
+            gain = self._first_gain(few, few_darks, smoothing)
         if gain > 0:
             return float(self.read_noise_**2 / gain)
         warn(
@@ -398,15 +447,23 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         )
         return 0.0
 
-    def _first_gain(self, frames: Stack, darks: Any) -> float:
+    def _first_gain(self, frames: Stack, darks: Any, smoothing: Smoothing) -> float:
         """Estimate K before the fit, from some of the frames."""
         middle = tuple(_middle(n) for n in frames.shape[1:])
-        frames, darks, kept_out = frames[:, *middle], darks[..., *middle], self.kept_out_[middle]
+        kept_out = self.kept_out_[middle]
+        if smoothing.regions is not None:
+            smoothing = replace(smoothing, regions=smoothing.regions.part(*middle))
+        labels = None if smoothing.regions is None else smoothing.regions.labels
+        frames, darks = frames[:, *middle], darks[..., *middle]
+
+        def gain_of(model: ResponseModel) -> float:
+            sums = self._sum(frames, darks, self._accumulation(model, kept_out, smoothing))
+            return model.solve(sums, None, labels).system_gain
+
         # all noise is taken for that of photons first, and what each K leaves to read noise is taken off
-        gain = Photon().solve(self._sum(frames, darks, Photon(), kept_out), None).system_gain
+        gain = gain_of(Photon())
         for _ in range(GAIN_STEPS if gain > 0 else 0):
-            model, before = Curved(self.read_noise_**2 / gain), gain
-            found = model.solve(self._sum(frames, darks, model, kept_out), None).system_gain
+            before, found = gain, gain_of(Curved(self.read_noise_**2 / gain))
             if not found > 0:  # of two frames a curve tells nothing
                 break
             gain = found
@@ -425,17 +482,38 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         validation.check_detector_shape(self.detector_shape)
         validation.check_execution(self.n_jobs, self.batch_size, self.device)
         gaussian_ = validation.check_smoothing(self.sigma, self.mode, self.cval, self.truncate)
-        return Smoothing(*gaussian_, twice=METHODS[self.method].twice)
+        regions = validation.check_regions(self.regions)
+        if hasattr(self, "detector_shape_"):
+            validation.check_regions_fit(regions, self.detector_shape_)
+        return Smoothing(*gaussian_, twice=METHODS[self.method].twice, regions=regions)
+
+    def _what_sums_depend_on(self) -> dict[str, Any]:
+        """Give the parameters that sums are made with, as they are now: an array may change."""
+        params = {name: getattr(self, name) for name in _WHAT_SUMS_DEPEND_ON}
+        arrays = {
+            "mask": self._checked_mask(self.detector_shape_),
+            "regions": validation.check_regions(self.regions),
+        }
+        return params | arrays
+
+    def _checked_mask(self, shape: Shape) -> np.ndarray | None:
+        return validation.as_mask("mask", self.mask, shape, flattened=self.detector_shape is not None)
 
     def _check_sums_are_of_this_kind(self) -> None:
         """Refuse to go on, to merge or to save with parameters that the sums were not made with."""
+        now = self._what_sums_depend_on()
         for name, value in self._summed_with.items():
-            if not _same(getattr(self, name), value):
+            if not _same(now[name], value):
                 raise InputError(
-                    f"`{name}` was {_told(value)} when this calibrator was fitted and is "
-                    f"{_told(getattr(self, name))} now: the sums of both do not go together. Call `fit`, or "
-                    "set it back."
+                    f"`{name}` was {_told(value)} when this calibrator was fitted and is {_told(now[name])} "
+                    "now: the sums of both do not go together. Call `fit`, or set it back."
                 )
+        weighed_by = getattr(self, "read_noise_", None)
+        if weighed_by is not None and self.read_noise not in (None, weighed_by):
+            raise InputError(
+                f"`read_noise` is {self.read_noise!r}, but the sums of this calibrator were weighed by "
+                f"{weighed_by!r} DN, and no others go with them. Call `fit`, or set it back."
+            )
 
     def _checked_dark(
         self, dark: Any, X: Stack, shape: Shape, dark_per_frame: bool
@@ -466,15 +544,17 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
 
     def _solve(self) -> Self:
         """Turn the sums into coefficients; what cannot be solved becomes 1 and a flag."""
+        regions = validation.check_regions(self.regions)
+        labels = None if regions is None else regions.labels
         with np.errstate(all="ignore"):
-            response = self._model().solve(self.sums_, self.system_gain)
+            response = self._model().solve(self.sums_, self.system_gain, labels)
             # where there is no noise, its estimate may round to less than nothing
             relative_std = np.maximum(response.relative_variance, 0, out=response.relative_variance)
             np.sqrt(relative_std, out=relative_std)
             self.coef_std_ = np.multiply(response.coef, relative_std, out=relative_std)
         self.coef_ = response.coef
         self.defects_ = _find_defects(self.coef_, self.sums_["frames"], self.kept_out_)
-        bad = _is_hopeless(self.defects_)
+        bad = is_hopeless(self.defects_)
         with Threads(self.n_jobs) as threads:
             causes = find_causes(self.sums_, self._model().evidence(self.sums_), threads.map)
         causes[bad] = 0
@@ -489,7 +569,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             self.prior_std_ = curve.prior_std
         self.n_features_in_ = self.coef_.size
         self.provenance_ = _record.provenance(self.method, self.n_frames_seen_)
-        self._summed_with = {name: getattr(self, name) for name in _WHAT_SUMS_DEPEND_ON}
+        self._summed_with = self._what_sums_depend_on()
         self._warn_of_weak_points()
         return self
 
@@ -578,16 +658,16 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
             if not isinstance(given, DetectorCalibrator):
                 raise InputError(f"`merge` takes calibrators one by one, but a {type(given).__name__} came.")
             check_is_fitted(given)
+            refuse_frozen(given)
             given._check_sums_are_of_this_kind()
         first = calibrators[0]
         for other in calibrators:
-            for name in (*_WHAT_SUMS_DEPEND_ON, "detector_shape_"):
-                ours, theirs = getattr(first, name), getattr(other, name)
-                if not _same(ours, theirs):
-                    told = (_told(ours), _told(theirs))
+            a, b = (c._summed_with | {"detector_shape_": c.detector_shape_} for c in (first, other))
+            for name in a:
+                if not _same(a[name], b[name]):
                     raise InputError(
-                        f"calibrators to be merged must agree in `{name}`, but one has {told[0]} and another "
-                        f"{told[1]}."
+                        f"calibrators to be merged must agree in `{name}`, but one has {_told(a[name])} and "
+                        f"another {_told(b[name])}."
                     )
             _check_same_weights(first, other)
         merged = cls(**first.get_params())
@@ -597,9 +677,85 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         merged.kept_out_ = np.bitwise_or.reduce([c.kept_out_ for c in calibrators])
         merged.saturation_ = first.saturation_
         merged.dark_ = _mean_dark(calibrators)
+        merged.n_darks_, merged.read_noise_ = first.n_darks_, first.read_noise_
         if METHODS[first.method].curved:
-            merged.read_noise_, merged.read_noise_level_ = first.read_noise_, first.read_noise_level_
+            merged.read_noise_level_ = first.read_noise_level_
         return merged._solve()
+
+    # ------------------------------------------------------------------ other readouts of the detector
+
+    def crop(self, *pixels: slice) -> Self:
+        """Give the calibration of a part of the detector, for a camera that reads out no more.
+
+        Parameters
+        ----------
+        *pixels : slice
+            One per detector axis: rows and columns, or the columns of a line detector; without step.
+
+        Returns
+        -------
+        DetectorCalibrator
+            With the coefficients, the dark and all else of that part. If the rows begin at a multiple of 16
+            (and there are more than 4 columns) it goes on learning: :meth:`partial_fit` and :meth:`merge`
+            take frames of that part. Else it corrects only, for what tells the noise is summed in every
+            16th row.
+
+        Raises
+        ------
+        InputError
+            If that is no part of the detector.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from detectorcal import DetectorCalibrator
+        >>> levels = np.linspace(1000, 4000, 12)[:, None, None]
+        >>> cal = DetectorCalibrator(sigma=5).fit(levels * np.ones((12, 64, 64)))
+        >>> cal.crop(slice(16, 48), slice(0, 20)).detector_shape_
+        (32, 20)
+        """
+        check_is_fitted(self)
+        part: Self = cropped(self, *pixels)
+        return part
+
+    def bin(self, factors: int | Sequence[int], *, readout: str = "mean") -> Self:
+        r"""Give the calibration of binned pixels, for a camera that reads out blocks of them as one.
+
+        Parameters
+        ----------
+        factors : int or sequence of int
+            Pixels per block along every axis, or along each. Pixels at the end that fill no block are
+            dropped.
+        readout : {"mean", "sum"}, default="mean"
+            Whether a binned pixel gives the mean of its pixels or their sum.
+
+        Returns
+        -------
+        DetectorCalibrator
+            A block of :math:`N` pixels in the same light has the mean of their gains, so its coefficient is
+            :math:`1 / \mathrm{mean}(1 / c)`; its dark is the mean or sum, and a defect of any of them is its
+            own. ``sigma`` becomes as many times fewer pixels. It corrects, but does not go on learning: the
+            sums of least squares are not linear in what pixels measure. The read noise is that of blocks
+            added after they were read.
+
+        Raises
+        ------
+        InputError
+            If a factor is not a whole number of pixels of that axis.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from detectorcal import DetectorCalibrator
+        >>> levels = np.linspace(1000, 4000, 12)[:, None, None]
+        >>> cal = DetectorCalibrator(sigma=8).fit(levels * np.ones((12, 64, 64)), dark=100)
+        >>> two = cal.bin(2, readout="sum")
+        >>> two.detector_shape_, two.sigma, float(two.dark_[0, 0])
+        ((32, 32), 4.0, 400.0)
+        """
+        check_is_fitted(self)
+        coarse: Self = binned(self, factors, readout)
+        return coarse
 
     # ------------------------------------------------------------------ what to expect
 
@@ -659,50 +815,92 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         *,
         n_flats: int | None = None,
         flat_has_dark: bool = True,
+        defects: str = "keep",
+        invalid: str | float = "nan",
+        log: bool = False,
     ) -> Correction:
         """Prepare the correction once, for images that come one by one.
 
         Parameters
         ----------
-        flat, sigma, dark, n_flats, flat_has_dark
+        flat, sigma, dark, n_flats, flat_has_dark, defects, invalid, log
             As in :meth:`transform`.
 
         Returns
         -------
         Correction
-            A transformer that holds the maps of the correction and needs nothing else. Its ``defects`` are
-            those of this calibrator and, with ``method="curved"``, the pixels that have changed since.
+            A transformer that holds the maps of the correction and needs nothing else. Its ``defect_map`` is
+            that of this calibrator and, with ``method="curved"``, the pixels that have changed since.
         """
         check_is_fitted(self)
         smoothing = self._checked_parameters()
         validation.check_number("sigma", sigma, at_least=0, optional=True)
         self._check_flats(flat, sigma, n_flats)
+        policies = Policies(defects, invalid, log)
+        policies.check(has_flat=flat is not None)
         dark_map = self._dark_for_images(dark)
-        response, defects, beam, divisor = self._response(), self.defects_, None, None
+        known = self._noise_known(dark)
+        response, defect_map, divisor = self._response(), self.defects_, None
         if flat is not None:
-            flats = self._map_stack("flat", flat, self.detector_shape_, THIS)
-            flat_map = self._mean_of(flats, self.detector_shape_)
-            flat_map = flat_map - dark_map if flat_has_dark else flat_map
-            count = flats.shape[0] if n_flats is None else n_flats
-            if np.ndim(flat) == 0:  # a number was not measured: it tells nothing of the pixels
-                count = 0
+            flat_map, count = self._mean_flat(flat, n_flats, dark_map, flat_has_dark)
             with single_threaded_blas():
                 told = tell_flat(self, flat_map, response, smoothing, n_std=sigma, n_flats=count)
-            response, defects, beam, divisor = told
+            response, defect_map, divisor, followed = told
+            warn_of_dark_flat(divisor, policies)
+            share = noise_let_through(smoothing, len(self.detector_shape_))
+            variance = divisor_variance(divisor, followed, response, known, n_flats=count, let_through=share)
+            known = known._replace(divisor_variance=variance, followed=followed)
         inverse = Inverse.of(response)
         return Correction(
             scale_map(inverse.coef, divisor),
             dark_map,
             curvature=inverse.curvature,
             response=response,
-            beam=beam,
-            defects=defects,
+            beam=divisor,
+            defect_map=defect_map,
+            **policies._asdict(),
+            uncertainty=known,
             reject=self.reject,
             flattened=self.detector_shape is not None,
             n_jobs=self.n_jobs,
             batch_size=self.batch_size,
             device=self.device,
         )
+
+    def _mean_flat(
+        self, flat: Any, n_flats: int | None, dark: Float64, has_dark: bool
+    ) -> tuple[Float64, int]:
+        """Give the mean flat above dark, and how many frames it is the mean of: its weight."""
+        flats = self._map_stack("flat", flat, self.detector_shape_, THIS)
+        mean = self._mean_of(flats, self.detector_shape_)
+        if np.ndim(flat) == 0:  # a number was not measured: it tells nothing of the pixels
+            return mean - dark if has_dark else mean, 0
+        if self.saturation is not None and has_dark:
+            mean = without_saturated(
+                self, as_frames(flats, self.detector_shape_), mean, batch_size=self.batch_size
+            )
+        return mean - dark if has_dark else mean, flats.shape[0] if n_flats is None else n_flats
+
+    def _noise_known(self, dark: Any) -> Uncertainty:
+        """Give what is known of the noise of camera and dark, which may come with the images."""
+        n_darks, read_noise = self.n_darks_, self.read_noise_
+        if dark is not None:
+            n_darks, told = self._told_by_darks(dark, self.detector_shape_, THIS)
+            read_noise = read_noise if told is None else told
+        if self.read_noise is not None:
+            read_noise = self.read_noise
+        return Uncertainty(self.system_gain_, read_noise or None, n_darks)
+
+    def _told_by_darks(self, dark: Any, shape: Shape, whose: str) -> tuple[int, float | None]:
+        """Give the number of darks, 0 of a dark that is no frame, and the read noise that they tell."""
+        if np.ndim(dark) == 0:
+            return 0, None
+        darks = self._map_stack("dark", dark, shape, whose)
+        if darks.shape[0] == 1:
+            return 1, None
+        few = as_frames(some_frames(darks, DARKS_FOR_NOISE), shape)
+        middle = tuple(_middle(n) for n in shape)
+        return darks.shape[0], temporal_noise(few[:, *middle], batch_size=None)
 
     def _check_flats(self, flat: Any, sigma: float | None, n_flats: int | None) -> None:
         validation.check_integer("n_flats", n_flats, at_least=1)
@@ -713,12 +911,10 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
                 else ("sigma", "the threshold of the flat's residuals")
             )
             raise InputError(f"`{name}` is {what} and needs a `flat`.")
-        if sigma is not None and n_flats is not None:
-            raise InputError("with `sigma` a flat is no evidence and has no weight: leave out `n_flats`.")
-        if n_flats is not None and not self._is_curved:
+        if sigma is not None and np.ndim(flat) == 0:
             raise InputError(
-                f'`n_flats` is the weight of a flat as evidence and nothing to method="{self.method}": '
-                'leave it out, or fit with method="curved".'
+                "`sigma` follows what a measured flat tells of the pixels, but `flat` is a number: leave out "
+                "`sigma`, or give frames."
             )
 
     def _dark_for_images(self, dark: Any) -> Float64:
@@ -740,6 +936,10 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         dark: Any = None,
         n_flats: int | None = None,
         flat_has_dark: bool = True,
+        defects: str = "keep",
+        invalid: str | float = "nan",
+        log: bool = False,
+        return_std: bool = False,
         out: Any = None,
     ) -> Any:
         """Correct images: dark, response and, where a flat is given, the beam.
@@ -758,18 +958,39 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         dark : number, array of shape detector_shape, or stack of darks, optional
             Replaces the fitted dark, for images and flat, DN.
         n_flats : int, optional
-            With ``method="curved"``, the number of frames that a single ``flat`` is the mean of: its weight
-            as evidence. A stack tells its own; else a flat counts as one frame.
+            The number of frames that a single ``flat`` is the mean of: its weight in standard deviations and,
+            with ``method="curved"``, as evidence. A stack tells its own; else a flat counts as one frame.
         flat_has_dark : bool, default=True
             Whether the dark is still in ``flat``.
+        defects : {"keep", "nan", "interpolate"}, default="keep"
+            What becomes of the pixels that are not to be believed, all of ``defects_`` but those that have
+            changed and were followed: they keep what they give, become NaN, or are replaced from the good
+            pixels around them, by a plane through the nearest of each row and column. A pixel that is NaN in
+            an image alone stays NaN.
+        invalid : "nan", "clip" or float, default="nan"
+            What stands in for values that mean nothing, which are counted in a warning for each cause: a
+            transmission where the flat is not positive; with ``log`` one that is not above 0; a reading
+            beyond the top of a pixel's curve. A number above 0 stands in for all of them. "clip" gives the
+            nearest value that means something: 1 where the flat is not positive; the transmission of half a
+            DN, than which whole numbers tell nothing less, where it is below that and ``log`` is set; the
+            value at the curve's top. Without ``log``, values below 0 are noise and stay.
+        log : bool, default=False
+            Whether to give -log of the transmission, what a reconstruction takes; needs a ``flat``.
+        return_std : bool, default=False
+            Whether to give the standard deviation of each corrected value too, from photon and read noise,
+            dark, flat and calibration; see the docs on uncertainty.
         out : array or writer of the shape of ``X``, optional
-            Where the result goes: anything that takes ``out[slice] = frames``.
+            Where the corrected images go: anything that takes ``out[slice] = frames``.
 
         Returns
         -------
         array of the shape of ``X``
-            DN above dark without a flat, transmission with one; NaN where the flat is not positive.
+            DN above dark without a flat, transmission with one, or -log of it.
             float32 for float32 and integers up to 16 bit, float64 for everything wider.
+        std : array of the shape of ``X``
+            Only with ``return_std``: in the units and of the dtype of the result, in memory also where
+            ``out`` is given. NaN where a pixel was not calibrated, or where something stands in for the
+            value.
 
         Raises
         ------
@@ -778,14 +999,17 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         """
         check_is_fitted(self)
         X = self._checked_images(X)
-        correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark)
+        correction = self.correction(
+            flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark, defects=defects, invalid=invalid,
+            log=log,
+        )  # fmt: skip
         if flat is None and self._is_curved and is_numpy(X) and not is_lazy(X):
             frames, inverse = (
                 as_frames(X, self.detector_shape_),
                 Inverse(correction.scale, correction.curvature),
             )
             warn_of_bright_images(self, frames, correction.dark, inverse)
-        return correction.transform(X, out=out)
+        return correction.transform(X, return_std=return_std, out=out)
 
     def _checked_images(self, X: Array) -> Any:
         return validation.as_images(self, X, flattened=self.detector_shape is not None)
@@ -818,14 +1042,17 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         dark: Any = None,
         n_flats: int | None = None,
         flat_has_dark: bool = True,
+        log: bool = False,
     ) -> Any:
         """Give what the detector would have recorded.
+
+        What was interpolated, became NaN or was replaced by ``invalid`` is not brought back.
 
         Parameters
         ----------
         X : array or stack of shape detector_shape or (..., *detector_shape)
             Corrected images.
-        flat, sigma, dark, n_flats, flat_has_dark
+        flat, sigma, dark, n_flats, flat_has_dark, log
             As they were given to :meth:`transform`.
 
         Returns
@@ -835,7 +1062,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         """
         check_is_fitted(self)
         X = self._checked_images(X)
-        correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark)
+        correction = self.correction(flat, sigma, dark, n_flats=n_flats, flat_has_dark=flat_has_dark, log=log)
         return correction.inverse_transform(X)
 
     def score(self, X: Stack, y: Any = None, *, dark: Any = None) -> float:
@@ -853,15 +1080,16 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         -------
         float
             One minus the variance of the pattern after correction over that before; 1 is perfect, 0
-            nothing gained. The pattern is the mean frame over its Gaussian of 20 pixels: what is smoother
-            than that is taken for the beam, and a correction that bends it scores lower.
+            nothing gained. The pattern is the mean frame over its Gaussian of 20 pixels, within regions:
+            what is smoother than that is taken for the beam, and a correction that bends it scores lower.
         """
         check_is_fitted(self)
         X = self._checked_images(X)
         frames = as_frames(X, self.detector_shape_)
         measured = mean_frame(frames, batch_size=self.batch_size) - self._dark_for_images(dark)
         corrected = Inverse.of(self._response()).apply(measured)
-        before, after = _pattern_variances(measured, corrected, self.defects_ == 0)
+        regions = validation.check_regions(self.regions)
+        before, after = _pattern_variances(measured, corrected, self.defects_ == 0, regions)
         if before == 0:
             return 1.0 if after == 0 else 0.0
         return 1 - after / before
@@ -929,7 +1157,7 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
         calibrator._checked_parameters()
         for name, value in attributes.items():
             setattr(calibrator, name, value)
-        calibrator._summed_with = {name: getattr(calibrator, name) for name in _WHAT_SUMS_DEPEND_ON}
+        calibrator._summed_with = calibrator._what_sums_depend_on()
         return calibrator
 
     def __sklearn_tags__(self) -> Any:
@@ -947,12 +1175,6 @@ class DetectorCalibrator(TransformerMixin, BaseEstimator, auto_wrap_output_keys=
     def _repr_html_(self) -> Any:
         diagram = super()._repr_html_  # raises AttributeError where scikit-learn is set to show text
         return lambda: diagram() + _notebook.summary(self, DEFECTS)
-
-
-def _is_hopeless(kept_out: np.ndarray) -> np.ndarray:
-    """Tell which pixels take part in nothing: those that are not only unlike their neighbours."""
-    found: np.ndarray = (kept_out & HOPELESS) != 0
-    return found
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -983,7 +1205,7 @@ def _find_defects(coef: Float64, n_frames: Float64, kept_out: np.ndarray) -> np.
         "hot": (strange_coef > 0) & (strange_coef < 1 / LARGEST_COEF),
     }
     defects[strange] = np.select(list(causes.values()), [DEFECTS[c] for c in causes], DEFECTS["dead"])
-    return np.where(_is_hopeless(kept_out), kept_out & np.uint8(HOPELESS), defects)
+    return np.where(is_hopeless(kept_out), kept_out & np.uint8(HOPELESS), defects)
 
 
 def _counted(defects: np.ndarray) -> str:
@@ -1024,12 +1246,14 @@ def _mean_dark(calibrators: Sequence[DetectorCalibrator]) -> Float64 | None:
     return mean
 
 
-def _pattern_variances(measured: Float64, corrected: Float64, good: np.ndarray) -> tuple[float, float]:
+def _pattern_variances(
+    measured: Float64, corrected: Float64, good: np.ndarray, regions: Regions | None
+) -> tuple[float, float]:
     """Variance over the good pixels of a frame over its Gaussian, before and after correction."""
     believed = good & np.isfinite(measured) & np.isfinite(corrected)
-    whole = fill_masked(measured[None], ~believed[None])
+    whole = fill_within(measured[None], ~believed[None], regions)
     with single_threaded_blas():
-        smooth = gaussian(whole, Smoothing(SCORE_SIGMA, "nearest", 0.0, 4.0))[0]
+        smooth = gaussian_within(whole, Smoothing(SCORE_SIGMA, "nearest", 0.0, 4.0, regions=regions))[0]
     lit = believed & (smooth > 0)
     if not lit.any():
         return 0.0, 0.0

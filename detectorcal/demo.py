@@ -58,7 +58,7 @@ def run(seed: int) -> Demonstration:
     detector = simulate.Detector.random(SHAPE, prnu=0.02, seed=rng)
     profile = simulate.beam_profile(SHAPE, "bell", width=BEAM_WIDTH)
     beam = LEVEL * profile
-    angles = np.linspace(0, np.pi, N_ANGLES, endpoint=False)
+    angles = np.radians(_degrees())
     sweep = detector.record(simulate.exposure_ladder(profile, N_SWEEP), rng)
     darks = detector.darks(N_DARKS, rng)
     flats = detector.flats(beam, N_FLATS, rng)
@@ -79,6 +79,11 @@ def run(seed: int) -> Demonstration:
         for name, correct in corrections.items()
     }
     return Demonstration(calibrator, sweep, darks, flats, scan, corrected, figures)
+
+
+def _degrees() -> Float64:
+    """Give the angles of the scan."""
+    return np.linspace(0, 180, N_ANGLES, endpoint=False)
 
 
 def _rings(transmission: np.ndarray, angles: Float64) -> float:
@@ -107,8 +112,12 @@ def write(result: Demonstration, folder: _typing.Path) -> None:
     for name, frames in (*zip(FILES, stacks, strict=False), (FILES[-1], result.corrected)):
         made_by = _provenance.describe_call("demo", result.calibrator)
         told = {_provenance.KEY: made_by}
+        # the raw scan is bare: a layout would bring a flat of 1, which is right for corrected frames alone
+        turned: dict[str, Any] = (
+            {"layout": "dxchange", "angles": _degrees()} if frames is result.corrected else {}
+        )
         with create_frames(
-            folder / name, frames.shape, frames.dtype, overwrite=True, attributes=told
+            folder / name, frames.shape, frames.dtype, overwrite=True, attributes=told, **turned
         ) as writer:
             writer[:] = frames
     result.calibrator.save(folder / "calibration.h5", overwrite=True)

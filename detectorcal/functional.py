@@ -238,7 +238,8 @@ def _calibrator_of(
         )
     calibrator.coef_ = coef
     calibrator.coef_std_ = np.full(coef.shape, np.nan)
-    calibrator.reference_level_ = np.nan
+    calibrator.reference_level_ = calibrator.system_gain_ = np.nan
+    calibrator.n_darks_, calibrator.read_noise_ = 0, 0.0
     calibrator.dark_ = np.zeros(coef.shape)
     calibrator.defects_ = np.zeros(coef.shape, np.uint8)
     calibrator.detector_shape_ = coef.shape

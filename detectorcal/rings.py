@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from detectorcal import _validation as validation
+from detectorcal._clone import clone_with
 from detectorcal._errors import InputError, warn
 from detectorcal._scan import sum_scan
 from detectorcal._streaming import single_threaded_blas
@@ -31,10 +31,11 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 
     Parameters
     ----------
-    calibrator : DetectorCalibrator, Correction or None, default=None
+    calibrator : DetectorCalibrator, Correction, ScanCorrection or None, default=None
         What corrected the scan; it gives the standard errors. A fitted calibrator gives those at its
-        ``reference_level_``. The :class:`Correction` it prepared gives them at what each pixel read on
-        average over the scan, and knows what the flat told: with ``method="curved"`` it is the one to give.
+        ``reference_level_``. The :class:`Correction` it prepared, or a fitted :class:`ScanCorrection`, gives
+        them at what each pixel read on average over the scan, and knows what the flat told: with
+        ``method="curved"`` it is the one to give.
         Pixels that could not be calibrated are never changed. :func:`sklearn.base.clone` keeps the fit.
     variance : array of shape detector_shape or None, default=None
         Instead of a calibrator, the relative variance of a corrected value of each pixel; dimensionless.
@@ -147,9 +148,9 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         X = _as_scan(X, variance.shape)
         sums = sum_scan(X, validation.float_dtype(X.dtype), n_jobs=self.n_jobs, batch_size=self.batch_size)
         _warn_of_left_out(sums, X.shape[0])
-        if isinstance(self.calibrator, Correction):
+        if (correction := _correction_of(self.calibrator)) is not None:
             mean = np.exp(-sums["total"] / np.maximum(sums["count"], 1))
-            variance = self.calibrator.predict_std(mean) ** 2
+            variance = correction.predict_std(mean) ** 2
         with single_threaded_blas():
             found = offsets(sums, variance, float(self.window), float(self.n_std))
         self.multiplier_ = np.exp(found.removed)
@@ -252,13 +253,8 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         )
 
     def __sklearn_clone__(self) -> Self:
-        # a calibrator without its fit would be of no use here
-        params = self.get_params(deep=False)
-        calibrator = params.pop("calibrator")
-        copy = type(self)(calibrator, **{name: clone(value, safe=False) for name, value in params.items()})
-        if hasattr(self, "_metadata_request"):
-            copy._metadata_request = deepcopy(self._metadata_request)
-        return copy
+        copied: Self = clone_with(self, "calibrator")
+        return copied
 
     def __sklearn_tags__(self) -> Any:
         return validation.tags_of_frames(super().__sklearn_tags__())
@@ -294,7 +290,7 @@ class CorrectedFrames:
         self.step = step
 
     def __getitem__(self, batch: slice) -> Array:
-        return self._correction.transform(self._stack[batch])
+        return self._correction.part(batch).transform(self._stack[batch])
 
 
 def _variance_of(calibrator: Any) -> Float64:
@@ -307,6 +303,12 @@ def _variance_of(calibrator: Any) -> Float64:
     check_is_fitted(calibrator)
     variance: Float64 = calibrator.predict_std() ** 2
     return variance
+
+
+def _correction_of(calibrator: Any) -> Correction | None:
+    """Give the prepared correction, which a ScanCorrection holds; None of a calibrator."""
+    found = getattr(calibrator, "correction_", calibrator)
+    return found if isinstance(found, Correction) else None
 
 
 def _given(variance: Any) -> Float64:

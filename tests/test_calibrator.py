@@ -392,7 +392,7 @@ class TestTransform:
         np.testing.assert_array_equal(np.isnan(got), np.broadcast_to(expected_dark, got.shape))
         assert np.isfinite(got[..., ~expected_dark]).all()
 
-    @pytest.mark.filterwarnings("ignore:1 of 12 frames take no part")
+    @pytest.mark.filterwarnings("ignore:1 of 20 frames take no part")
     def test_inputs_are_never_changed(self, cal, sweep, dark, flat):
         # they are read-only too, so that an attempt would raise
         kept = [array.copy() for array in (sweep, dark, flat)]
@@ -985,6 +985,14 @@ class TestFilesThatLie:
     def test_impossible_coefficients(self, whole, tmp_path):
         header, arrays = whole
         self.refused(tmp_path, header, changed(arrays, ["coef"], np.full(SHAPE, np.nan)), "not finite")
+
+    @pytest.mark.parametrize("name", ["sums/frames", "sums/expected"])
+    @pytest.mark.parametrize("value", [np.nan, -1, np.inf])
+    def test_impossible_sums(self, whole, tmp_path, name, value):
+        header, arrays = whole
+        lie = arrays[name].copy()
+        lie.flat[5] = value
+        self.refused(tmp_path, header, changed(arrays, [name], lie), f"{name}' has values that are neg")
 
     def test_method_whose_sums_are_not_there(self, tmp_path, sweep):
         DetectorCalibrator(SIGMA, method="photon").fit(sweep).save(tmp_path / "cal.h5")

@@ -215,6 +215,8 @@ def test_version_and_help(capsys):
         ("correct scan.tif -c cal.h5 --sigma 3 -o x.h5", "`sigma`"),
         ("correct small.tif -c cal.h5 -o x.h5", "`X`"),
         ("inspect text.tif", "text.tif"),
+        ("inspect scan.tif", "`inspect` shows what"),
+        ("inspect cal.h5 --projections 0", "--projections"),
         ("inspect .", "'.'"),
         ("polish scan.tif", "polish"),
     ],
@@ -373,3 +375,36 @@ def test_demo_makes_its_files_and_wins(tmp_path, capsys):
         open_frames(tmp_path / "demo" / "corrected.h5") as corrected,
     ):
         np.testing.assert_array_equal(cal.transform(scan, flats), corrected[:])
+
+
+def test_policies_and_logarithm_equal_python(files, scene):
+    run("fit", "sweep.tif", "--dark", "darks.tif", "--sigma", 8, "-o", "cal.h5")
+    cal = fitted(scene)
+    cal.defects_[3, 4] = 1
+    cal.save("cal.h5", overwrite=True)
+    name = next(name for name in scene if name not in ("sweep", "darks", "flats"))
+    words = ["correct", f"{name}.tif", "-c", "cal.h5", "--flat", "flats.tif"]
+    run(*words, "--defects", "interpolate", "--invalid", "clip", "--log", "-o", "out.tif")
+    wanted = cal.transform(scene[name], scene["flats"], defects="interpolate", invalid="clip", log=True)
+    np.testing.assert_array_equal(tifffile.imread("out.tif"), wanted)
+    run(*words, "--defects", "nan", "--invalid", "0.25", "-o", "out.h5")
+    with open_frames("out.h5") as out:
+        np.testing.assert_array_equal(out[:], cal.transform(scene[name], scene["flats"], defects="nan"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--log"], "`--log` takes the logarithm of a transmission, which needs a flat"),
+        (["--flat", "flats.tif", "--invalid", "zero"], '`invalid` must be "nan", "clip" or a number'),
+        (["--flat", "flats.tif", "--defects", "mend"], "--defects"),
+    ],
+)
+def test_unfit_policies(files, words, said, capsys):
+    run("fit", "sweep.tif", "--dark", "darks.tif", "--sigma", 8, "-o", "cal.h5")
+    capsys.readouterr()
+    run("correct", "sweep.tif", "-c", "cal.h5", *words, "-o", "out.tif", code=2)
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not list(files.glob("out*"))

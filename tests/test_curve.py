@@ -263,7 +263,8 @@ def test_the_inverse_of_a_correction(dtype):
 
 def test_a_reading_that_no_intensity_gives_is_nan():
     live = Correction(np.ones((1, 2)), np.zeros((1, 2)), curvature=np.array([[-1e-4, 1e-4]]))
-    np.testing.assert_array_equal(np.isnan(live.transform(np.array([[2e4, 2e4]]))), [[True, False]])
+    with pytest.warns(DetectorcalWarning, match="1 of 2 values are readings that no intensity gives.* NaN"):
+        np.testing.assert_array_equal(np.isnan(live.transform(np.array([[2e4, 2e4]]))), [[True, False]])
 
 
 def test_dust_and_changed_pixels_are_found_and_followed():
@@ -276,7 +277,7 @@ def test_dust_and_changed_pixels_are_found_and_followed():
     cal = fitted(sweep, darks)
     with pytest.warns(DetectorcalWarning, match=r"^\d+ of 25600 pixels have changed since the sweep"):
         correction = cal.correction(flats)
-    found = correction.defects == 128
+    found = correction.defect_map == 128
     assert found[hit].mean() >= 0.99
     assert found[~hit].mean() <= 0.001
     image = changed.response(1000 * profile) + changed.dark
@@ -289,7 +290,7 @@ def test_dust_and_changed_pixels_are_found_and_followed():
 def test_nothing_has_changed_where_smoothing_bends_a_beam_that_moves():
     detector, sweep, darks = simulated(5, moved=True, shape=(200, 200))
     flats = detector.flats(2500 * beam_profile(detector.shape, width=0.6), 20, 9)
-    defects = fitted(sweep, darks, sigma=50).correction(flats).defects  # sigma nearly as wide as the beam
+    defects = fitted(sweep, darks, sigma=50).correction(flats).defect_map  # sigma nearly as wide as the beam
     assert np.mean(defects == 128) <= 0.001
 
 
@@ -338,8 +339,8 @@ def test_a_pixel_that_is_stuck_spoils_none_of_its_neighbours():
     flats[:, 40, 40] = np.round(detector.dark[40, 40]).astype(int)  # and one that has died
     with pytest.warns(DetectorcalWarning, match="^2 of 25600 pixels have changed"):
         correction = fitted(sweep, darks).correction(flats)
-    assert {tuple(pixel) for pixel in np.argwhere(correction.defects)} == {(80, 80), (40, 40)}
-    assert correction.defects[40, 40] == 128 + 1
+    assert {tuple(pixel) for pixel in np.argwhere(correction.defect_map)} == {(80, 80), (40, 40)}
+    assert correction.defect_map[40, 40] == 128 + 1
     assert np.isnan(correction.predict_std(0.5)[40, 40])
     near = correction.transform(detector.response(1000 * profile) + detector.dark)[75:86, 75:86].copy()
     near[5, 5] = 0.4
@@ -425,8 +426,9 @@ def test_unfit_numbers_of_flats(n_flats):
 
 def test_flats_are_no_evidence_to_the_straight_methods():
     _, sweep, darks = simulated(shape=(48, 56))
-    with pytest.raises(InputError, match='nothing to method="croton"'):
-        DetectorCalibrator(SIGMA).fit(sweep, dark=darks).transform(sweep, sweep[-1], n_flats=4)
+    cal = DetectorCalibrator(SIGMA).fit(sweep, dark=darks)
+    one, many = (cal.transform(sweep, sweep[-1], n_flats=n) for n in (1, 400))
+    np.testing.assert_array_equal(one, many)
     with pytest.raises(InputError, match="`n_flats` is the number of frames and needs a `flat`"):
         fitted(sweep, darks).transform(sweep, n_flats=4)
 
@@ -479,3 +481,14 @@ def test_every_pixel_is_summed_once_whatever_the_batches():
     for other in fits[1:]:
         for name, values in fits[0].sums_.items():
             np.testing.assert_array_equal(other.sums_[name], values)
+
+
+def test_another_read_noise_is_refused_once_there_are_sums():
+    scene = np.linspace(200, 2000, 12)[:, None, None] * np.ones((12, 16, 24))
+    sweep = np.random.default_rng(5).poisson(scene).astype(float)
+    cal = DetectorCalibrator(2, method="curved", read_noise=3.0, system_gain=1.0).fit(sweep)
+    assert cal.read_noise_level_ == 9.0
+    cal.set_params(read_noise=30.0)
+    with pytest.raises(InputError, match=r"`read_noise` is 30\.0, but .* weighed by 3\.0 DN"):
+        cal.partial_fit(sweep)
+    assert cal.set_params(read_noise=3.0).partial_fit(sweep).n_frames_seen_ == 24

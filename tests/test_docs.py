@@ -18,6 +18,7 @@ import zarr
 import detectorcal
 from detectorcal import DetectorCalibrator, demo, simulate
 from detectorcal.cli import main
+from tests.benchmarks import readme
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -124,6 +125,12 @@ def test_code_runs(page, scene, prepared, tmp_path, monkeypatch):
     if page.name == "README.md":
         assert abs(names["transmission"].mean() - np.exp(-0.7)) < 0.01
         assert names["model"].score(scene["images"], scene["labels"]) == 1.0
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    between = text.split(readme.BEGIN)[1].split(readme.END)[0]
+    assert between.strip() == readme.measured(), "python -m tests.benchmarks.readme writes them anew"
 
 
 @pytest.mark.slow  # it also runs when the pages are built

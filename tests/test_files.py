@@ -5,12 +5,14 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from detectorcal import _files
+from detectorcal import _files, _temporary
 from detectorcal._errors import (
     AccessError,
     DetectorcalError,
@@ -273,3 +275,48 @@ def test_failed_second_rename_puts_the_old_one_back(tmp_path, monkeypatch):
         write_store(store, "new")
     assert (store / "zarr.json").read_text() == "old"
     assert names(tmp_path) == ["a.zarr"]
+
+
+KILLED = """
+import os, signal, sys
+from detectorcal._files import atomic_file, atomic_folder
+place = atomic_folder if sys.argv[1].endswith(".zarr") else atomic_file
+with place(sys.argv[1], overwrite=True) as temporary:
+    if temporary.is_dir():
+        (temporary / "zarr.json").write_text("{}")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""Leaves what a process leaves that is killed while it writes."""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
+@pytest.mark.parametrize("name", ["out.h5", "out.zarr", "a[b].tif"])
+def test_what_killed_processes_left_is_removed(tmp_path, name):
+    target = tmp_path / name
+    subprocess.run([sys.executable, "-c", KILLED, str(target)], check=False)
+    (left,) = names(tmp_path)
+    assert left.startswith(f".{target.stem}.")
+    machine, pid, chance = left.removeprefix(f".{target.stem}.").split(".part")[0].split("-")
+    others = [
+        f".other.{machine}-{pid}-{chance}.part{target.suffix}",  # another output
+        f".{target.stem}.00000000-{pid}-{chance}.part{target.suffix}",  # another machine
+        f".{target.stem}.{machine}-{os.getpid()}-{chance}.part{target.suffix}",  # still alive
+        f".{target.stem}.{machine}-{pid}-{chance}.part{target.suffix}.mine",
+    ]
+    for other in others:
+        (tmp_path / other).touch()
+    for _ in range(2):
+        if target.suffix == ".zarr":
+            write_store(target, "new")
+        else:
+            with atomic_file(target, overwrite=True) as temporary:
+                temporary.write_text("new")
+        assert names(tmp_path) == sorted([name, *others])
+
+
+def test_nothing_is_removed_where_processes_cannot_be_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(_temporary, "_machine", lambda: "unknown")
+    (tmp_path / ".out.unknown-999999999-00000000.part.h5").touch()
+    with atomic_file(tmp_path / "out.h5", overwrite=False) as temporary:
+        assert temporary.name.startswith(".out.unknown-")
+    assert names(tmp_path) == [".out.unknown-999999999-00000000.part.h5", "out.h5"]

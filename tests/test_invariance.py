@@ -29,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:the flat is brighter",
     "ignore:the images are brighter",
     "ignore:.* have changed since the sweep",
+    "ignore:the flat reaches `saturation`",
     "ignore:the intensities of the sweep differ",
 )
 

@@ -32,8 +32,8 @@ from detectorcal._errors import (
 )
 from detectorcal.io import create_frames, open_frames
 from detectorcal.io._names import locate
+from detectorcal.io._tiff_pages import needs_bigtiff
 from detectorcal.io._writer import Plan, RawSink
-from detectorcal.io.tiff import needs_bigtiff
 
 STACK = np.arange(10 * 6 * 5, dtype=np.uint16).reshape(10, 6, 5)
 OUTPUTS = ["a.h5", "a.hdf5", "a.nxs", "a.zarr", "a.tif", "a.npy"]

@@ -22,7 +22,7 @@ from detectorcal.calibrator import DEFECTS
 from detectorcal.cli import main
 from detectorcal.io import open_frames
 from detectorcal.report import write_report
-from detectorcal.report._evidence import _Chosen, gather
+from detectorcal.report._evidence import _Chosen, gather, some_of
 from detectorcal.report._inspector import MOST_PIXELS, MOST_POINTS, choose_pixels
 from detectorcal.report._scan import look_at_scan
 from detectorcal.report._verdict import judge, ring_ratio
@@ -148,10 +148,10 @@ class TestEvidence:
         tifffile.imwrite(tmp_path / "sweep.tif", frames, photometric="minisblack")
         numbers = np.array([0, 3, 4, 10])
         with open_frames(tmp_path / "sweep.tif") as stack:
-            chosen = _Chosen(stack, numbers)
-            assert chosen.shape == (4, 5, 6)
+            chosen = _Chosen(stack, numbers, (slice(1, 4), slice(0, 5)))
+            assert chosen.shape == (4, 3, 5)
             for part in (slice(0, 2), slice(1, 4), slice(0, 9)):
-                np.testing.assert_array_equal(chosen[part], frames[numbers][part])
+                np.testing.assert_array_equal(chosen[part], frames[numbers][part][:, 1:4, :5])
 
     def test_a_part_of_the_frames_tells_the_error_of_all(self, monkeypatch):
         scene = Scene((100, 100))
@@ -160,6 +160,35 @@ class TestEvidence:
         whole = gather(calibrator, sweep).measured_error
         monkeypatch.setattr("detectorcal.report._evidence.FITTED_PIXELS", 0)
         assert gather(calibrator, sweep).measured_error == pytest.approx(whole, rel=0.05)
+
+    def test_a_window_and_some_pixels_of_a_large_detector_tell_the_same(self, monkeypatch, tmp_path):
+        scene = Scene((120, 150))
+        sweep = scene.sweep(20)
+        calibrator = scene.fit(sweep)
+        whole = gather(calibrator, sweep)
+        monkeypatch.setattr("detectorcal.report._evidence.MOST_PIXELS", 6000)
+        part = gather(calibrator, sweep)
+        shown = part.sweep.repeat[part.sweep.window]
+        assert 5500 < shown.size <= 6100
+        assert np.isfinite(part.sweep.repeat).sum() == np.isfinite(shown).sum() > 0.95 * shown.size
+        for name in ("pattern_std", "error", "error_95", "measured_error", "electrons", "level"):
+            assert getattr(part, name) == pytest.approx(getattr(whole, name), rel=0.05), name
+        # where both looked they saw the same: smoothing at the window's edge is the same in both halves
+        inner = np.s_[50:70, 60:90]
+        np.testing.assert_allclose(part.sweep.repeat[inner], whole.sweep.repeat[inner], atol=2e-4)
+        _, page = page_of(tmp_path, calibrator, sweep=sweep)
+        assert "the middle, 70 x 87 pixels" in page.said
+
+    @pytest.mark.parametrize("shape", [(64, 64), (60, 90), (7, 1), (500,), (96, 60)])
+    def test_some_pixels_are_of_every_column(self, shape, monkeypatch):
+        size = int(np.prod(shape))
+        monkeypatch.setattr("detectorcal.report._evidence.MOST_PIXELS", max(1, size // 3))
+        columns = np.broadcast_to(np.arange(shape[-1]), shape)
+        chosen = columns % 5 != 1
+        taken = some_of(chosen)(columns)
+        assert 0 < taken.size <= -(-size // 3) + 1
+        if len(shape) == 2:
+            assert set(taken.tolist()) == set(np.unique(columns[chosen]).tolist())
 
     def test_rings_over_noise_are_what_a_scan_shows(self):
         """In the mean of N corrected frames: pattern left and noise add in squares."""
@@ -188,6 +217,52 @@ class TestEvidence:
         assert np.corrcoef(left, -gain)[0, 1] > 0.95
         assert seen.stripes[0] == pytest.approx(0.02, rel=0.3)
         assert seen.stripes[1] < 0.3 * seen.stripes[0]
+
+    @pytest.mark.parametrize("method", ["croton", "curved"])
+    def test_what_the_calibration_does_is_not_taken_for_ring_suppression(self, scene, method):
+        calibrator = scene.fit(scene.sweep(20), method=method)
+        scan = scene.detector.flats(LEVEL * scene.beam, 8, scene.rng)
+        for corrected in (calibrator.transform(scan), calibrator.transform(scan, LEVEL * scene.beam)):
+            if method == "croton":  # the flat of a curve is evidence, and shows in what is done
+                assert look_at_scan(calibrator, scan, corrected).beyond is None
+        assert look_at_scan(calibrator, scan, calibrator.transform(scan)).beyond is None
+
+    def test_what_was_removed_beyond_it_is_found(self, demo, scene, tmp_path):
+        calibrator, _, scan, corrected = demo
+        multiplier = np.ones(SHAPE)
+        multiplier[:, 7::11] = 1.004
+        seen = look_at_scan(calibrator, scan, corrected * multiplier)
+        good = calibrator.defects_[seen.row] == 0
+        np.testing.assert_allclose(seen.beyond[good], multiplier[seen.row][good], atol=6e-4)
+        _, page = page_of(tmp_path, calibrator, scan=scan, corrected=corrected * multiplier)
+        assert "What was removed beyond the calibration" in page.said
+
+    def test_slices_show_the_rings_that_are_gone(self, demo, tmp_path, monkeypatch):
+        calibrator, _, scan, corrected = demo
+        turned = scan.view(Turned)
+        turned.angles = np.linspace(0, 180, len(scan), endpoint=False)
+        before, after = look_at_scan(calibrator, turned, corrected).slices()
+        assert before.shape == after.shape == (SHAPE[1], SHAPE[1])
+        radians = np.radians(turned.angles)
+        wanted = simulate.reconstruct(
+            simulate.phantom_sinogram(simulate.ELLIPSES, radians, SHAPE[1]), radians
+        )
+        monkeypatch.setattr("detectorcal.report._scan.SLICE_PIXELS", 45)
+        _, halved = look_at_scan(calibrator, turned, corrected).slices()
+        assert halved.shape == (40, 40)  # of the same density per pixel of the detector
+        assert halved[10:30, 10:30].mean() == pytest.approx(after[20:60, 20:60].mean(), rel=0.02)
+        monkeypatch.undo()
+        middle = np.s_[SHAPE[1] // 4 : -SHAPE[1] // 4, SHAPE[1] // 4 : -SHAPE[1] // 4]
+        errors = [np.std((image - wanted)[middle]) for image in (before, after)]
+        assert errors[1] < 0.7 * errors[0]
+        _, page = page_of(tmp_path, calibrator, scan=turned, corrected=corrected)
+        assert "Slice after" in page.said
+        _, page = page_of(tmp_path, calibrator, scan=scan, corrected=corrected, overwrite=True)
+        assert "Slice" not in page.said  # the angles are not known
+
+
+class Turned(np.ndarray):
+    """A scan with its angles, as `open_frames` gives it."""
 
 
 class TestVerdict:
@@ -374,6 +449,31 @@ class TestPage:
         assert "One frame does not tell" in page.said
         assert "nan" not in page.said.lower()
 
+    def test_all_pixels_defective(self, demo, tmp_path):
+        calibrator, sweep, scan, corrected = demo
+        broken = clone(calibrator).fit(sweep, dark=100.0)
+        broken.defects_ = np.full(SHAPE, 1, np.uint8)
+        broken.coef_ = np.ones(SHAPE)
+        broken.coef_std_ = np.full(SHAPE, np.nan)
+        headline, page = page_of(tmp_path, broken, sweep=sweep, scan=scan, corrected=corrected)
+        assert headline.grade in ("poor", "unknown")
+        assert f"{SHAPE[0] * SHAPE[1]} pixels of {SHAPE[0] * SHAPE[1]} could not be calibrated" in page.said
+        assert "nan" not in page.said.lower()
+
+    def test_captions_say_what_was_thinned(self, tmp_path):
+        sweep = np.random.default_rng(0).poisson(
+            np.linspace(200, 900, 4)[:, None, None] * np.ones((20, 1300))
+        )
+        calibrator = DetectorCalibrator(sigma=5).fit(sweep)
+        _, page = page_of(tmp_path, calibrator, sweep=sweep)
+        assert "A point of this picture is the mean of 1 x 3." in page.said
+        assert "A point of this map is the mean of 1 x 3." in page.said
+        assert "Of 4000 pixels, chosen at random, in 4 frames." in page.said
+
+    def test_captions_of_a_small_detector_say_nothing_of_that(self, demo, tmp_path):
+        _, page = page_of(tmp_path, demo[0])
+        assert "is the mean of" not in page.said
+
     @pytest.mark.slow
     def test_large_detector_in_time_and_small(self, tmp_path):
         rng = np.random.default_rng(0)
@@ -483,6 +583,7 @@ class TestCommand:
             (("sweep.tif", "-o", "report.html"), "not a detectorcal calibration"),
             (("detector <b>.h5", "-o", "report.txt"), ".html"),
             (("detector <b>.h5", "-o", "nowhere/report.html"), "nowhere"),
+            (("detector <b>.h5", "-o", "sweep.tif/report.html"), "sweep.tif"),
             (("detector <b>.h5", "--dark-per-frame", "-o", "report.html"), "--sweep"),
             (("detector <b>.h5", "--scan", "scan.tif", "sweep.tif", "-o", "report.html"), "same projections"),
             (("detector <b>.h5", "--projections", "0", "-o", "report.html"), "--projections"),

@@ -87,8 +87,8 @@ class Reads:
         parts: dict[int, int] = {}
         part = FrameStack.part
 
-        def numbered(stack, run):
-            found = part(stack, run)
+        def numbered(stack, run, **options):
+            found = part(stack, run, **options)
             parts[id(found)] = run.start
             self.kept = found
             return found
@@ -262,6 +262,9 @@ def writer(path: str, **options):
         ("flat", "calibration or flat"),
         ("dark", "dark"),
         ("reject", "`--reject`"),
+        ("defects", "`--defects`, pixels with defects"),
+        ("invalid", "`--invalid`"),
+        ("log", "calibration or flat, `--log`"),
         ("input", "input"),
     ],
 )
@@ -273,6 +276,9 @@ def test_another_job_is_refused(files, calibration, change, said, capsys, monkey
         "flat": ["--flat", "plain.h5"],
         "dark": ["--dark", "90"],
         "reject": ["--reject", "9"],
+        "defects": ["--defects", "interpolate"],
+        "invalid": ["--invalid", "0.5"],
+        "log": ["--log", "--flat", "plain.h5"],
     }.get(change, [])
     if change == "calibration":
         DetectorCalibrator(sigma=5).fit(np.ones((2, *SHAPE)) + np.eye(*SHAPE), dark=100 / 1000).save(
@@ -282,8 +288,8 @@ def test_another_job_is_refused(files, calibration, change, said, capsys, monkey
         os.utime("plain.h5", ns=(0, 0))
     run(*command("out.h5"), *more, "--resume", code=2)
     err = capsys.readouterr().err.splitlines()[-1]
-    assert f"another {said}" in err
-    assert "`--resume`: `out.h5.partial` was made with" in err
+    assert "`--resume`: `out.h5.partial` was begun by another job; not the same: " in err
+    assert f"{said}. Give" in err or f"{said}, dark. Give" in err
     assert Path("out.h5.partial.json").read_bytes() == before
     run(*command("out.h5"), *more, "--overwrite")
     assert partials(files) == []

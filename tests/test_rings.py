@@ -519,7 +519,7 @@ def test_command_resumes_rings_only_with_rings(files, scanned, capsys, monkeypat
         run(*words, "--rings", code=130)
     assert (files / "out.h5.partial").exists()
     run(*words, "--resume", code=2)
-    assert "another `--rings`" in capsys.readouterr().err
+    assert "not the same: `--rings`" in capsys.readouterr().err
     run(*words, "--resume", "--rings")
     assert "going on" in capsys.readouterr().out
     with open_frames("out.h5") as out:

@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 
 from detectorcal import Correction, DetectorcalError, DetectorCalibrator, simulate
 from detectorcal.kernels.model import StraightLine
+from detectorcal.kernels.uncertainty import Uncertainty
 
 ESTIMATORS = [
     DetectorCalibrator(),
@@ -88,7 +89,10 @@ def test_clone_keeps_parameters_and_forgets_the_fit(cal):
         "saturation": 4000.0, "reject": 6.0, "detector_shape": (24, 30), "batch_size": 8, "n_jobs": 2,
             "device": "cpu", "system_gain": 0.5, "read_noise": 2.0, "mask": None,
     }  # fmt: skip
-    assert clone(DetectorCalibrator(**params)).get_params() == params
+    regions = np.ones((24, 30), int)
+    found = clone(DetectorCalibrator(**params, regions=regions)).get_params()
+    np.testing.assert_array_equal(found.pop("regions"), regions)
+    assert found == params
     assert not hasattr(clone(cal), "coef_")
 
 
@@ -245,7 +249,7 @@ def skops_round_trip(estimator):
 
     data = io.dumps(estimator)
     trusted = io.get_untrusted_types(data=data)
-    own = [type(estimator), *([StraightLine] if isinstance(estimator, Correction) else [])]
+    own = [type(estimator), *([StraightLine, Uncertainty] if isinstance(estimator, Correction) else [])]
     assert trusted == [f"{kind.__module__}.{kind.__name__}" for kind in own]
     return io.loads(data, trusted=trusted)
 

@@ -123,22 +123,6 @@ def test_a_store_that_is_replaced_is_not_mixed_with_the_new_one(tmp_path):
 # ---------------------------------------------------------------- a full disk
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 4 MB, where root may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        pytest.skip("only root on Linux may mount a small disk")
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mount.returncode:
-        pytest.skip("no disk may be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def run(*words: object, code: int = 0) -> None:
     with pytest.raises(SystemExit) as stop:
         main([str(word) for word in words])

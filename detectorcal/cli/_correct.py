@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from copy import copy
 from typing import Any
 
 import click
@@ -10,88 +12,139 @@ import numpy as np
 from detectorcal import _provenance
 from detectorcal._cluster import connected, spread
 from detectorcal._errors import InputError
+from detectorcal._policies import DEFECT_POLICIES
 from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
+from detectorcal.cli._command import FILE, Command
 from detectorcal.cli._inputs import opened
-from detectorcal.cli._options import line_option, output_option, work_options
+from detectorcal.cli._options import (
+    light_options,
+    line_option,
+    output_option,
+    part_options,
+    storage_options,
+    work_options,
+)
 from detectorcal.cli._output import Output, refuse_inputs, refuse_unshared, refuse_whole
 from detectorcal.cli._progress import Watched, progress_bar, say
-from detectorcal.cli._words import changes, count, pixels, started_at
+from detectorcal.cli._scan import LIGHT, prepare, slice_of, slices_of, windowed
+from detectorcal.cli._words import changes, corrected, started_at
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack, open_frames
 from detectorcal.rings import CorrectedFrames, RingSuppressor
 
 __all__ = ["correct"]
 
+STORAGE = ("chunks", "compression")
+"""Options that say how the output is stored."""
 
-@click.command(short_help="Correct images with a calibration.")
-@click.argument("image")
+
+@click.command(cls=Command, short_help="Correct images with a calibration.")
+@click.argument("image", type=FILE)
 @output_option
-@click.option("-c", "--calibration", required=True, metavar="FILE", help="What `detectorcal fit` wrote.")
-@click.option("--flat", metavar="FILE", help="Frames with beam and without sample; averaged.")
+@click.option(
+    "-c", "--calibration", required=True, metavar="FILE", type=FILE, help="What `detectorcal fit` wrote."
+)
+@click.option("--flat", "flat_names", metavar="FILE", type=FILE, multiple=True,
+              help="Frames without sample; twice: before, after.")  # fmt: skip
 @click.option("--n-flats", type=int, metavar="N",
-              help="Frames that a single flat is the mean of: its weight for curves.")  # fmt: skip
-@click.option("--dark", metavar="FILE|DN", help="Dark of these images instead of the sweep's.")
+              help="Frames that one flat is the mean of, for curves.")  # fmt: skip
+@click.option("--dark", metavar="FILE|DN", type=FILE, help="Dark of these images, not the sweep's.")
 @click.option("--sigma", type=float, metavar="K",
-              help="Follow the flat where it is K spreads off the calibration; 3 is usual.")  # fmt: skip
-@click.option("--flat-has-dark/--flat-without-dark", default=True, show_default=True,
-              help="Whether the dark is still in the flat.")  # fmt: skip
+              help="Follow the flat where K spreads off; 3 is usual.")  # fmt: skip
+@click.option("--flat-has-dark/--flat-without-dark", default=True,
+              help="Is the dark in the flat? By default it is.")  # fmt: skip
+@click.option("--defects", type=click.Choice(DEFECT_POLICIES), default="keep", metavar="WORD",
+              help="keep, nan or interpolate bad pixels.")  # fmt: skip
+@click.option("--invalid", default="nan", metavar="nan|clip|NUMBER",
+              callback=lambda _, __, word: word_or_number(word),
+              help="What stands in for values that mean nothing.")  # fmt: skip
+@click.option("--log", is_flag=True, help="Write -log of the transmission.")
 @click.option("--reject", type=float, metavar="K", help="Replace spots beyond K spreads; 6 is usual.")
 @click.option("--rings", is_flag=True,
-              help="Remove what rings are left, within 3 standard errors; reads IMAGE twice.")  # fmt: skip
+              help="Remove rings that are left; reads IMAGE twice.")  # fmt: skip
+@light_options
+@part_options
 @line_option
-@click.option("--resume", is_flag=True, help="Go on with what a stopped run left; HDF5 and zarr.")
+@click.option("--resume", is_flag=True, help="Go on with OUTPUT.partial; HDF5 and zarr.")
+@storage_options
 @work_options
 def correct(
-    image: str, output: str, calibration: str, flat: str | None, dark: str | None, reject: float | None,
-    rings: bool, line: bool, resume: bool, scheduler: str | None, overwrite: bool, jobs: int,
-    batch_size: int | str | None, device: str | None, quiet: bool, **how: Any,
+    image: str, output: str, calibration: str, flat_names: tuple[str, ...], dark: str | None,
+    reject: float | None, rings: bool, roi: str | None, chosen: str | None, line: bool, resume: bool,
+    scheduler: str | None, overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None,
+    quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
-    """Correct IMAGE, one frame or many, file to file.
-
-    A scan in NXtomo or DXchange layout brings its own flats and darks, and is written in its own layout.
-    A run to HDF5 or zarr that is stopped leaves OUTPUT.partial, with which --resume goes on.
+    """Correct IMAGE, frames or a scan, of which NXtomo and DXchange bring flats and darks, file to file.
 
     \b
     Example:
       detectorcal correct scan.nxs -c detector.h5 -o corrected.nxs
     """  # noqa: D301
-    refuse_inputs(output, image, calibration, flat, dark)
+    light, storage = ({name: how.pop(name) for name in names} for names in (LIGHT, STORAGE))
+    refuse_inputs(output, image, calibration, *flat_names, dark, light["monitor"])
     for option in ("--resume",) * resume + ("--scheduler",) * (scheduler is not None):
-        refuse_whole(option, output)
+        refuse_whole(option, output, storage)
     calibrator = DetectorCalibrator.load(calibration)
     calibrator.set_params(n_jobs=jobs, batch_size=batch_size, device=device)
     if reject is not None:
         calibrator.set_params(reject=reject)
-    with (
-        open_frames(image, line=line) as frames,
-        opened("flat", flat, line) as flats,
-        opened("dark", dark, line) as darks,
-    ):
+    with ExitStack() as files:
+        frames = files.enter_context(open_frames(image, line=line))
         if scheduler is not None:
             refuse_unshared(frames)
-        flats = frames.flats if flats is None else flats
+        own = [] if frames.flats is None else [frames.flats]
+        flats = [files.enter_context(opened("flat", name, line)) for name in flat_names] or own
+        darks = files.enter_context(opened("dark", dark, line))
         darks = frames.darks if darks is None else darks
-        _refuse_rings_without_flat(rings, flats)
-        correction = calibrator.correction(flats, dark=darks, **how)
+        _refuse_without_flat(flats, rings=rings, log=how["log"])
+        whole, shape = frames, calibrator.detector_shape_
+        if roi is not None:
+            calibrator = calibrator.crop(*slices_of("--roi", roi))
+            whole, darks, *flats = (windowed(stack, roi, shape) for stack in (whole, darks, *flats))
+        correction = prepare(calibrator, whole, flats, darks, how, light)
         _refuse_dark_flat(correction)
+        frames = whole
+        if chosen is not None:
+            part = slice_of("--frames", chosen)
+            frames, correction = whole.part(part), correction.part(part)
         suppressor = RingSuppressor(correction, n_jobs=jobs, batch_size=batch_size) if rings else None
         made_by = _provenance.describe_correction(
-            calibrator, calibration, {**how, "reject": calibrator.reject, "rings": rings},
-            image=frames, flat=flats, dark=darks,
+            calibrator, calibration,
+            {**how, "reject": calibrator.reject, "rings": rings, **_given(roi=roi, frames=chosen, **light)},
+            image=frames, dark=darks, **dict(zip(("flat", "flat_after"), flats, strict=False)),
         )  # fmt: skip
         del calibrator  # its sums are ten maps that nothing needs any more
         told = {"detectorcal": __version__, "image": image, "calibration": calibration}
-        whole = Output(output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor)
-        _write(whole, correction, scheduler, quiet)
-    what = "transmission" if flats is not None else "DN above dark"
-    say(f"{output}: {count(len(frames), 'frame')} of {pixels(frames.shape[1:])}, {what}", quiet)
+        result = Output(
+            output, frames, {**told, _provenance.KEY: made_by}, overwrite, resume, suppressor, storage
+        )
+        _write(result, correction, scheduler, quiet)
+    say(f"{output}: {corrected(correction, frames.shape)}", quiet)
     if suppressor is not None:
         say(f"{output}: {changes(suppressor.report_)}", quiet)
 
 
-def _refuse_rings_without_flat(rings: bool, flats: Any) -> None:
-    if rings and flats is None:
+def _given(**options: Any) -> dict[str, Any]:
+    """Give the options that were."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def word_or_number(word: str) -> str | float:
+    """Give what `--invalid` says: a number if it is one."""
+    try:
+        return float(word) if word != "nan" else word
+    except ValueError:
+        return word
+
+
+def _refuse_without_flat(flats: Any, *, rings: bool, log: bool) -> None:
+    if log and not flats:
+        raise InputError(
+            "`--log` takes the logarithm of a transmission, which needs a flat: give `--flat`, or leave out "
+            "`--log`."
+        )
+    if rings and not flats:
         raise InputError(
             "`--rings` looks for rings in the logarithm of a transmission, which needs a flat: give "
             "`--flat`, or leave out `--rings`."
@@ -112,21 +165,28 @@ def _write(output: Output, correction: Correction, scheduler: str | None, quiet:
         if suppressor is not None:
             _find_rings(suppressor, correction, frames, scheduler, quiet)
             correction.set_params(scale=correction.scale * suppressor.multiplier_)
-        with progress_bar(len(frames), "correcting", quiet, writer.n_written) as writer.progress:
+        with progress_bar(len(frames), _pass(2, suppressor), quiet, writer.n_written) as writer.progress:
             for run in writer.missing():
-                part = frames.part(run)
+                part = frames.part(run, step=writer.step)
                 if scheduler is not None:
                     part = spread(part, step=writer.step, batch_size=correction.batch_size)
-                correction.transform(part, out=writer.part(run))
+                correction.part(run).transform(part, out=writer.part(run))
+
+
+def _pass(number: int, suppressor: RingSuppressor | None) -> str:
+    """Say which of the two times that a scan with rings is read this is: the time left is of one."""
+    what = ("looking for rings", "correcting")[number - 1]
+    return what if suppressor is None else f"{number} of 2: {what}"
 
 
 def _find_rings(
     suppressor: RingSuppressor, correction: Correction, frames: FrameStack, scheduler: str | None, quiet: bool
 ) -> None:
     """Go through the raw scan a first time: corrected as it is read, and not written."""
+    correction = copy(correction).set_params(log=False)  # it looks for them in the logarithm that it takes
     if scheduler is not None:
         stack = spread(frames, step=frames.step, batch_size=suppressor.batch_size)
         suppressor.fit(correction.transform(stack))
         return
-    with progress_bar(len(frames), "looking for rings", quiet) as advance:
+    with progress_bar(len(frames), _pass(1, suppressor), quiet) as advance:
         suppressor.fit(CorrectedFrames(Watched(frames, advance), correction, frames.step))

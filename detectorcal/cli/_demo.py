@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import click
 from rich.console import Console
 from rich.table import Table
 
 from detectorcal import demo
+from detectorcal.cli._command import FOLDER, Command
 from detectorcal.cli._options import quiet_option
-from detectorcal.cli._words import summary
+from detectorcal.cli._words import figures, summary
 
 __all__ = ["run_demo"]
 
 
-@click.command("demo", short_help="Calibrate a simulated detector and see what it does to a scan.")
-@click.option("-o", "--output", metavar="FOLDER", help="Keep the simulated and corrected files here.")
+@click.command(
+    "demo", cls=Command, short_help="Calibrate a simulated detector and see what it does to a scan."
+)
+@click.option("-o", "--output", metavar="FOLDER", type=FOLDER, help="Keep all files here.")
 @click.option("--seed", default=0, show_default=True, help="Of the simulated noise.")
 @quiet_option
 def run_demo(output: str | None, seed: int, quiet: bool) -> None:
@@ -32,9 +38,19 @@ def run_demo(output: str | None, seed: int, quiet: bool) -> None:
     table = Table("correction", title_justify="left")
     for name in ("pattern (PRNU)", "rings of a slice"):
         table.add_column(name, justify="right")
-    for name, figures in result.figures.items():
-        table.add_row(name, *(f"{figure:.2f} %" for figure in figures))
-    click.echo(f"simulated: {summary(result.calibrator)}")
+    for name, percent in result.figures.items():
+        table.add_row(name, *(f"{figure:.2f} %" for figure in percent))
+    click.echo(f"simulated: {summary(figures(result.calibrator))}")
     Console().print(table)
-    if output is not None:
+    if output is None:
+        click.echo("`detectorcal demo -o FOLDER` keeps the files, to try the other commands on.")
+    else:
         click.echo(f"{output}: {', '.join(demo.FILES)}")
+        sweep, scan, corrected, calibration = (
+            shlex.quote(str(Path(output) / name))
+            for name in ("sweep.h5", "scan.h5", "corrected.h5", "calibration.h5")
+        )
+        click.echo("A page about them, which needs the extra `plot`:")
+        click.echo(
+            f"  detectorcal report {calibration} --sweep {sweep} --scan {scan} {corrected} -o report.html"
+        )

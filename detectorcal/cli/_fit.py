@@ -12,43 +12,48 @@ from detectorcal._cluster import connected, spread
 from detectorcal._defects import HOPELESS
 from detectorcal._errors import InputError
 from detectorcal._files import refuse_existing
-from detectorcal._look import N_FRAMES
 from detectorcal._persistence import check_calibration_name
 from detectorcal.calibrator import METHODS, MOST_FAILED, DetectorCalibrator
-from detectorcal.cli._inputs import opened
-from detectorcal.cli._options import line_option, output_option, work_options
+from detectorcal.cli._command import FILE, Command
+from detectorcal.cli._inputs import image_of, opened
+from detectorcal.cli._options import json_option, line_option, output_option, part_options, work_options
 from detectorcal.cli._output import refuse_inputs, refuse_unshared
 from detectorcal.cli._progress import Watched, progress_bar, say
-from detectorcal.cli._words import summary
+from detectorcal.cli._scan import slice_of, windowed
+from detectorcal.cli._words import as_json, figures, summary
 from detectorcal.io import FrameStack, open_frames
 from detectorcal.kernels.smoothing import MODES
 
 __all__ = ["fit"]
 
 
-@click.command(short_help="Learn each pixel's response from a sweep.")
-@click.argument("sweep")
+@click.command(cls=Command, short_help="Learn each pixel's response from a sweep.")
+@click.argument("sweep", type=FILE)
 @output_option
-@click.option("--dark", metavar="FILE|DN", help="Dark: a frame, frames to be averaged, or a number.")
-@click.option("--dark-per-frame", is_flag=True, help="The dark file has one dark for each frame.")
+@click.option("--dark", metavar="FILE|DN", type=FILE, help="Dark: a frame, several, or a number.")
+@click.option("--dark-per-frame", is_flag=True, help="The dark file has one for each frame.")
 @click.option("--sigma", default=50.0, show_default=True, help="Width of the Gaussian, pixels.")
 @click.option("--method", type=click.Choice(list(METHODS)), default="croton", show_default=True,
-              help="The paper's least squares, weights for photon noise, or curves.")  # fmt: skip
+              metavar="NAME", help=f"{', '.join(METHODS)}.")  # fmt: skip
 @click.option("--cutoff", default=0.0, show_default=True, help="Lowest expected value used, DN.")
 @click.option("--saturation", type=float, help="Highest raw value used (exclusive), DN.")
-@click.option("--mask", metavar="FILE", help="Pixels not to believe: an image, 1 where a pixel is one.")
+@click.option("--mask", metavar="FILE", type=FILE, help="Image: 1 where a pixel is not to be believed.")
 @click.option("--reject", type=float, metavar="K", help="Leave out spots beyond K spreads; 6 is usual.")
 @click.option("--system-gain", type=float, metavar="K", help="DN per electron, if it is known.")
-@click.option("--read-noise", type=float, metavar="DN", help="Noise without light, if curves shall know.")
+@click.option("--read-noise", type=float, metavar="DN", help="Noise without light, for curves.")
 @click.option("--mode", type=click.Choice(MODES), default="nearest", show_default=True,
-              help="How the Gaussian continues beyond the edge.")  # fmt: skip
+              metavar="NAME", help="What is beyond the edge.")  # fmt: skip
+@click.option("--regions", metavar="FILE", type=FILE,
+              help="Labels: each module by itself, 0 a gap.")  # fmt: skip
+@part_options
 @line_option
+@json_option
 @work_options
 def fit(
-    sweep: str, output: str, dark: str | None, dark_per_frame: bool, mask: str | None, line: bool,
-    scheduler: str | None,
+    sweep: str, output: str, dark: str | None, dark_per_frame: bool, mask: str | None, regions: str | None,
+    roi: str | None, chosen: str | None, line: bool, scheduler: str | None,
     overwrite: bool, jobs: int, batch_size: int | str | None, device: str | None, quiet: bool,
-    **params: Any,
+    json: bool, **params: Any,
 ) -> None:  # fmt: skip
     """Learn each pixel's response from SWEEP, frames of an empty beam at many intensities.
 
@@ -58,16 +63,20 @@ def fit(
     """  # noqa: D301
     check_calibration_name(output)
     refuse_existing(output, overwrite=overwrite)
-    refuse_inputs(output, sweep, dark, mask)
-    calibrator = DetectorCalibrator(
-        **params, mask=_mask(mask, line), n_jobs=jobs, batch_size=batch_size, device=device
-    )
+    refuse_inputs(output, sweep, dark, mask, regions)
+    maps: dict[str, Any] = {
+        "mask": image_of("--mask", mask, line),
+        "regions": image_of("--regions", regions, line),
+    }
     with open_frames(sweep, line=line) as frames, opened("dark", dark, line) as darks:
         if frames.layout is not None:
             raise InputError(
                 f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the "
                 f"sweep, as in `{sweep}:/path`."
             )
+        maps = {name: windowed(image, roi, frames.shape[1:]) for name, image in maps.items()}
+        frames, darks = _part_of(frames, darks, roi, chosen, dark_per_frame)
+        calibrator = DetectorCalibrator(**params, **maps, n_jobs=jobs, batch_size=batch_size, device=device)
         if scheduler is not None:
             each = dark_per_frame and isinstance(darks, FrameStack)
             refuse_unshared(frames, *([darks] if each else []))
@@ -77,20 +86,26 @@ def fit(
                 calibrator.fit(stack, dark=shared, dark_per_frame=dark_per_frame)
         else:
             with progress_bar(len(frames), "fitting", quiet) as advance:
-                stack = Watched(frames, advance, uncounted=min(N_FRAMES, len(frames)))
+                stack = Watched(frames, advance)
                 calibrator.fit(stack, dark=darks, dark_per_frame=dark_per_frame)
         calibrator.provenance_["inputs"] = _provenance.describe_inputs(sweep=frames, dark=darks)
     if np.all(calibrator.defects_ & HOPELESS):
         raise InputError(f"no pixel of `{sweep}` could be calibrated, so nothing is written.{MOST_FAILED}")
     calibrator.save(output, overwrite=overwrite)
-    say(f"{output}: {summary(calibrator)}", quiet)
+    found = figures(calibrator)
+    if json:
+        click.echo(as_json({"file": output, **found}))
+    else:
+        say(f"{output}: {summary(found)}", quiet)
 
 
-def _mask(name: str | None, line: bool) -> np.ndarray | None:
-    """Read a mask."""
-    if name is None:
-        return None
-    with open_frames(name, line=line) as frames:
-        if len(frames) != 1:
-            raise InputError(f"`{name}` must be one image, the mask, but holds {len(frames)}.")
-        return np.asarray(frames[0:1][0])
+def _part_of(
+    frames: FrameStack, darks: Any, roi: str | None, chosen: str | None, each: bool
+) -> tuple[Any, Any]:
+    """Give the part of a sweep that is fitted, and its darks: with ``each``, one of every frame."""
+    shape = frames.shape[1:]
+    frames, darks = windowed(frames, roi, shape), windowed(darks, roi, shape)
+    if chosen is None:
+        return frames, darks
+    part = slice_of("--frames", chosen)
+    return frames.part(part), darks.part(part) if each and isinstance(darks, FrameStack) else darks

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from detectorcal._errors import InputError
 from detectorcal.io import open_frames
 
-__all__ = ["opened"]
+__all__ = ["image_of", "opened"]
 
 
 @contextmanager
@@ -23,6 +25,17 @@ def opened(kind: str, name: str | None, line: bool) -> Iterator[Any]:
         if frames.layout is not None and own is None:
             raise InputError(f"`{name}` is a scan ({frames.layout}) that holds no {kind}s of its own.")
         yield frames if own is None else own
+
+
+def image_of(option: str, name: str | None, line: bool) -> np.ndarray | None:
+    """Read the one image of an option, such as a label image; nothing stays None."""
+    if name is None:
+        return None
+    with open_frames(name, line=line) as frames:
+        if len(frames) != 1:
+            raise InputError(f"`{option}` takes one image, but `{name}` holds {len(frames)}.")
+        image: np.ndarray = np.asarray(frames[:])[0]
+    return image
 
 
 def _is_number(word: str) -> bool:

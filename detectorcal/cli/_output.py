@@ -14,6 +14,7 @@ from detectorcal._validation import float_dtype
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack, FrameWriter, create_frames, resume_frames
 from detectorcal.io._partial import can_resume, digest
+from detectorcal.kernels.correction import Drift
 from detectorcal.rings import RingSuppressor
 
 __all__ = ["Output", "refuse_inputs", "refuse_unshared", "refuse_whole"]
@@ -31,19 +32,42 @@ class Output:
     overwrite: bool
     resume: bool
     suppressor: RingSuppressor | None
+    storage: dict[str, Any]
+    """Chunks, which may be a number of frames alone, and compression."""
 
     def writer(self, correction: Correction) -> AbstractContextManager[FrameWriter]:
         """Create the output, in the layout of the input where the format has it, or go on with it."""
         frames, dtype = self.frames, float_dtype(self.frames.dtype)
+        if Path(_file_of(self.name)).resolve() in frames.files:
+            raise InputError(
+                f"the output `{self.name}` holds frames of `{frames.path}`. Choose another name."
+            )
         keeps_layout = frames.layout is not None and self.name.lower().endswith(HDF5_SUFFIXES)
-        layout: dict[str, Any] = {"layout": frames.layout, "angles": frames.angles} if keeps_layout else {}
-        what = {"overwrite": self.overwrite, "attributes": self.attributes, **layout}
-        if can_resume(self.name):
+        what: dict[str, Any] = {
+            "overwrite": self.overwrite,
+            "attributes": self.attributes,
+            "like": frames if keeps_layout else None,
+            "chunks": _chunk_shape(self.storage["chunks"], frames.shape),
+            "compression": self.storage["compression"],
+        }
+        if _in_parts(self.name, self.storage):
             settings = _settings(correction, self.suppressor, dtype)
             return resume_frames(
                 self.name, frames.shape, dtype, source=frames, settings=settings, resume=self.resume, **what
             )
         return create_frames(self.name, frames.shape, dtype, **what)
+
+
+def _chunk_shape(told: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Give the shape of the chunks: a number alone is one of whole frames."""
+    if told is None or len(told) > 1:
+        return told
+    return (min(told[0], shape[0]), *shape[1:])
+
+
+def _in_parts(output: str, storage: dict[str, Any]) -> bool:
+    """Tell whether an output can be gone on with, and written by several processes."""
+    return can_resume(output, plain=all(value is None for value in storage.values()))
 
 
 def _settings(correction: Correction, suppressor: RingSuppressor | None, dtype: np.dtype) -> dict[str, Any]:
@@ -54,14 +78,28 @@ def _settings(correction: Correction, suppressor: RingSuppressor | None, dtype: 
     return {
         "calibration or flat": digest(np.asarray(correction.scale, dtype)),
         "dark": digest(np.asarray(correction.dark, dtype)),
-        **(
-            {}
-            if correction.curvature is None
-            else {"curves": digest(np.asarray(correction.curvature, dtype))}
-        ),
+        "curves": None if correction.curvature is None else digest(np.asarray(correction.curvature, dtype)),
+        "light of its frames": None if correction.drift is None else _digest_of(correction.drift, dtype),
+        "`--defects`": correction.defects,
+        **_defects(correction),
+        "`--invalid`": correction.invalid,
+        "`--log`": correction.log,
         "`--reject`": correction.reject,
         "`--rings`": None if suppressor is None else digest(suppressor.relative_variance()),
     }
+
+
+def _digest_of(drift: Drift, dtype: np.dtype) -> str:
+    """Give one checksum of all that a drift consists of."""
+    drift = drift.with_beams(lambda beams: beams.astype(dtype))
+    return "".join(digest(np.asarray(values)) for values in drift if values is not None)
+
+
+def _defects(correction: Correction) -> dict[str, str]:
+    """Give which pixels are treated as defects, if any are."""
+    if correction.defects == "keep" or correction.defect_map is None:
+        return {}
+    return {"pixels with defects": digest(np.asarray(correction.defect_map))}
 
 
 def refuse_inputs(output: str, *inputs: str | None) -> None:
@@ -77,12 +115,17 @@ def _file_of(name: str) -> str:
     return name.partition(":/")[0]
 
 
-def refuse_whole(option: str, output: str) -> None:
+def refuse_whole(option: str, output: str, storage: dict[str, Any]) -> None:
     """Raise if an output is written whole by one process, or not at all."""
     if not can_resume(output):
         raise InputError(
             f"`{option}` is for HDF5 and zarr outputs, which are written in parts; `{output}` is neither. "
             f"Name an output .h5 or .zarr, or leave out `{option}`."
+        )
+    if not _in_parts(output, storage):
+        raise InputError(
+            f"`{option}` is not for an HDF5 output with `--chunks` or `--compression`, which is written as a "
+            f"whole. Name an output .zarr, whose chunks are files of their own, or leave out `{option}`."
         )
 
 

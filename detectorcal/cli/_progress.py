@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,25 +15,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from detectorcal._typing import Stack
 
-__all__ = ["Watched", "progress_bar", "say"]
+__all__ = ["Watched", "print_rows", "progress_bar", "say"]
 
 
 class Watched:
     """A stack that tells how many of its frames have been read, but for some reads at first."""
 
-    def __init__(self, stack: Stack, advance: Callable[[int], object], uncounted: int = 0) -> None:
+    def __init__(self, stack: Stack, advance: Callable[[int], object]) -> None:
         self._stack = stack
         self._advance = advance
-        self._uncounted = uncounted
         self.shape = stack.shape
         self.dtype = stack.dtype
 
-    def __getitem__(self, index: Any) -> Any:
+        self._seen: set[int] = set()
+
+    def __getitem__(self, index: slice) -> Any:
+        """Read; a frame counts once, whatever has looked at it before."""
         frames = self._stack[index]
-        if self._uncounted:
-            self._uncounted -= 1
-        else:
-            self._advance(len(frames))
+        new = set(range(*index.indices(self.shape[0]))) - self._seen
+        self._seen |= new
+        self._advance(len(new))
         return frames
 
 
@@ -48,5 +52,24 @@ def progress_bar(total: int, verb: str, quiet: bool, done: int = 0) -> Iterator[
 
 
 def say(message: str, quiet: bool) -> None:
+    """Print a line, unless it is not wanted."""
     if not quiet:
         click.echo(message)
+
+
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """Print names and values in two columns, folded to the width of a terminal; elsewhere a line each.
+
+    What is said may come from a stranger's file: nothing in it moves a cursor or begins a line.
+    """
+    rows = [(_printable(name), _printable(value)) for name, value in rows]
+    width = max(len(name) for name, _ in rows)
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for name, value in rows:
+        lines = textwrap.wrap(value, max(room - width - 2, 20)) if room else [value]
+        for number, line in enumerate(lines or [""]):
+            click.echo(f"{'' if number else name:<{width}}  {line}".rstrip())
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -10,6 +10,7 @@ import click
 from detectorcal._errors import InputError
 from detectorcal._files import refuse_existing
 from detectorcal.calibrator import DetectorCalibrator
+from detectorcal.cli._command import FILE, Command
 from detectorcal.cli._inputs import opened
 from detectorcal.cli._options import line_option, quiet_option
 from detectorcal.io import FrameStack, open_frames
@@ -17,22 +18,16 @@ from detectorcal.io import FrameStack, open_frames
 __all__ = ["report"]
 
 
-@click.command(short_help="Write a page that shows a calibration and judges it.")
-@click.argument("calibration")
-@click.option("-o", "--output", required=True, metavar="FILE", help="The page, .html.")
-@click.option(
-    "--sweep", metavar="FILE", help="Frames of the fit: adds residuals, and points of single pixels."
-)
-@click.option(
-    "--dark", metavar="FILE|DN", help="Dark of the sweep and the scan; by default the calibration's."
-)
-@click.option(
-    "--dark-per-frame", is_flag=True, help="The dark file has one dark for each frame of the sweep."
-)
-@click.option("--scan", nargs=2, metavar="IN OUT", help="A raw scan, and what `correct` made of it.")
+@click.command(cls=Command, short_help="Write a page that shows a calibration and judges it.")
+@click.argument("calibration", type=FILE)
+@click.option("-o", "--output", required=True, metavar="FILE", type=FILE, help="The page, .html.")
+@click.option("--sweep", metavar="FILE", type=FILE, help="Frames of the fit; shows single pixels.")
+@click.option("--dark", metavar="FILE|DN", type=FILE, help="Of sweep and scan, not the calibration's.")
+@click.option("--dark-per-frame", is_flag=True, help="The dark file has one for each frame.")
+@click.option("--scan", nargs=2, metavar="IN OUT", type=FILE, help="A scan, and what `correct` made of it.")
 @click.option("--projections", type=click.IntRange(min=1), metavar="N",
-              help="Judge for scans of N projections; by default those of --scan, or 1000.")  # fmt: skip
-@click.option("--title", help="Of the page; by default the calibration's name.")
+              help="Of the scan it shall be good for, else 1000.")  # fmt: skip
+@click.option("--title", help="Of the page, not the calibration's name.")
 @line_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing page.")
 @click.option("--jobs", default=-1, show_default=True, help="Threads; -1 takes all cores.")

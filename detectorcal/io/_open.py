@@ -5,7 +5,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -14,9 +14,11 @@ from detectorcal import _typing
 from detectorcal._errors import InputError, OutputExistsError
 from detectorcal._files import atomic_file, atomic_folder, reading, writing
 from detectorcal.io import hdf5, npy, tiff, zarr
+from detectorcal.io._compression import check_compression
 from detectorcal.io._names import Location, is_numeric, locate, locate_output
 from detectorcal.io._stack import FrameStack, Source
 from detectorcal.io._writer import FrameWriter, Plan
+from detectorcal.io.layouts import NEW
 
 _LARGEST_ITEM = 8
 """Bytes; the platform's long double cannot be read elsewhere."""
@@ -134,6 +136,8 @@ def create_frames(
     angles: ArrayLike | None = None,
     attributes: Mapping[str, Any] | None = None,
     chunks: Sequence[int] | None = None,
+    compression: str | None = None,
+    like: FrameStack | None = None,
 ) -> Iterator[FrameWriter]:
     """Write frames as a stream to a file that appears only when it is whole.
 
@@ -156,7 +160,17 @@ def create_frames(
     attributes : mapping of str to JSON values, optional
         Saved as attributes of the dataset, or in the TIFF's ImageDescription.
     chunks : sequence of int, optional
-        Shape of the chunks in HDF5 (contiguous without) or zarr (one frame, or a few small ones).
+        Shape of the chunks in HDF5 (contiguous without, unless compressed) or zarr; by default one frame, or
+        a few small ones.
+    compression : str, optional
+        HDF5: "gzip", "lzf", with the extra `codecs` also "zstd", "blosc", "lz4", "bitshuffle"; all with the
+        bytes shuffled. zarr: "gzip", "zstd" (the default), "blosc", "none". TIFF: "gzip", with the extra
+        also "zstd", "lzw". Without it nothing but zarr is compressed, which is fastest.
+    like : FrameStack, optional
+        The NXtomo or DXchange scan, or a part of one, that the frames are made of. Its layout is kept, and
+        everything in its file but the raw frames is copied: what there is one of per frame is cut to the
+        frames of the stack, what has the shape of the detector to its pixels. A dataset over 128 MiB is
+        linked to where it is, unless it has one value or one line per frame.
 
     Yields
     ------
@@ -187,7 +201,10 @@ def create_frames(
     """
     location = locate_output(path)
     refuse_inside(location)
-    plan = make_plan(location, shape, dtype, layout, angles, attributes, chunks)
+    plan = make_plan(
+        location, shape, dtype, layout=layout, angles=angles, attributes=attributes, chunks=chunks,
+        compression=compression, like=like,
+    )  # fmt: skip
     place = atomic_folder if location.format == "zarr" else atomic_file
     with place(location.path, overwrite=overwrite) as temporary:
         with writing(location.path):
@@ -213,38 +230,78 @@ def refuse_inside(location: Location) -> None:
         )
 
 
-def make_plan(
-    location: Location,
-    shape: Sequence[int],
-    dtype: DTypeLike,
-    layout: str | None,
-    angles: ArrayLike | None,
-    attributes: Mapping[str, Any] | None,
-    chunks: Sequence[int] | None,
-) -> Plan:
+class Options(TypedDict, total=False):
+    """What may be asked of an output beside its shape and type; see `create_frames`."""
+
+    layout: str | None
+    angles: ArrayLike | None
+    attributes: Mapping[str, Any] | None
+    chunks: Sequence[int] | None
+    compression: str | None
+    like: FrameStack | None
+
+
+def make_plan(location: Location, shape: Sequence[int], dtype: DTypeLike, **options: Unpack[Options]) -> Plan:
     """Check what is to be written."""
     sizes = _sizes("shape", shape, (2, 3))
     kind = np.dtype(dtype).newbyteorder("=")
     if not is_numeric(kind) or kind.itemsize > _LARGEST_ITEM:
         raise InputError(f"`dtype` must be a boolean, integer or float of up to 64 bits, not {kind}.")
-    if layout not in (None, "nxtomo", "dxchange"):
+    chunks, like = options.get("chunks"), options.get("like")
+    if chunks is not None and location.format not in ("hdf5", "zarr"):
+        raise InputError(f"`chunks` are for HDF5 and zarr outputs, not `{location}`.")
+    blocks = None if chunks is None else _sizes("chunks", chunks, (len(sizes),))
+    check_compression(options.get("compression"), location.format)
+    layout, name = _place(location, sizes, options.get("layout"), like)
+    return Plan(
+        sizes,
+        kind,
+        dataset=name,
+        layout=layout,
+        angles=_degrees(options.get("angles"), layout, sizes) if like is None else like.angles,
+        attributes=_jsonable(options.get("attributes") or {}),
+        chunks=blocks,
+        compression=options.get("compression"),
+        like=like,
+    )
+
+
+def _place(
+    location: Location, sizes: _typing.Shape, layout: str | None, like: FrameStack | None
+) -> tuple[str | None, str]:
+    """Give the layout and the name of the dataset."""
+    if like is not None:
+        if like.layout is None or like.source is None or like.shape != sizes:
+            raise InputError(
+                f"`like` must be a scan in NXtomo or DXchange layout, opened by `open_frames`, of the shape "
+                f"{sizes} that is written; it has layout {like.layout} and shape {like.shape}."
+            )
+        if layout not in (None, like.layout):
+            raise InputError(f"`layout` is {layout!r}, but that of `like` is {like.layout!r}. Give one.")
+        layout = like.layout
+    if layout not in (None, *NEW):
         raise InputError(f"`layout` must be 'nxtomo', 'dxchange' or None, not {layout!r}.")
     if layout and (location.format != "hdf5" or location.inside or len(sizes) != 3):
         raise InputError(
             f"`layout` {layout!r} is for area frames in an HDF5 file without a dataset name, not "
             f"`{location}` of shape {sizes}. Name the output .h5 or .nxs, or leave out `layout`."
         )
-    if angles is not None and not layout:
+    if like is not None:
+        return layout, locate(like.path).inside
+    return layout, NEW[layout] if layout else location.inside or "data"
+
+
+def _degrees(angles: ArrayLike | None, layout: str | None, sizes: _typing.Shape) -> _typing.Float64 | None:
+    if angles is None:
+        return None
+    if not layout:
         raise InputError("`angles` are saved only with layout='nxtomo' or layout='dxchange'.")
-    if chunks is not None and location.format not in ("hdf5", "zarr"):
-        raise InputError(f"`chunks` are for HDF5 and zarr outputs, not `{location}`.")
-    blocks = None if chunks is None else _sizes("chunks", chunks, (len(sizes),))
-    degrees = None if angles is None else np.asarray(angles, np.float64)
-    if degrees is not None and degrees.shape != sizes[:1]:
+    degrees = np.asarray(angles, np.float64)
+    if degrees.shape != sizes[:1]:
         raise InputError(
             f"`angles` must have the shape {sizes[:1]}, one per frame, but have {degrees.shape}."
         )
-    return Plan(sizes, kind, location.inside, layout, degrees, _jsonable(attributes or {}), blocks)
+    return degrees
 
 
 def _sizes(name: str, value: Sequence[int], lengths: tuple[int, ...]) -> _typing.Shape:

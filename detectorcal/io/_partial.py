@@ -3,24 +3,24 @@
 import copy
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from detectorcal import _typing
 from detectorcal._errors import InputError, OutputExistsError, WriteError
 from detectorcal._files import check_target, is_zarr_store, put_in_place, sync_folder, writing
+from detectorcal._temporary import remove
 from detectorcal.io import hdf5, tiff, zarr
 from detectorcal.io._journal import Journal
 from detectorcal.io._names import locate_output
-from detectorcal.io._open import make_plan, refuse_inside
+from detectorcal.io._open import Options, make_plan, refuse_inside
 from detectorcal.io._stack import FrameStack
 from detectorcal.io._writer import FrameWriter, LastingSink, Plan, runs
 
@@ -37,9 +37,10 @@ It stands for the version of detectorcal in the comparison of two jobs: almost n
 _FORMATS: dict[str, Any] = {"hdf5": hdf5, "zarr": zarr}
 
 
-def can_resume(path: _typing.Path) -> bool:
-    """Tell whether `resume_frames` writes outputs of this name."""
-    return locate_output(path).format in _FORMATS
+def can_resume(path: _typing.Path, *, plain: bool = True) -> bool:
+    """Tell whether `resume_frames` writes outputs of this name, `plain` ones or in chunks and compressed."""
+    found = locate_output(path).format
+    return found == "zarr" or (found in _FORMATS and plain)
 
 
 @contextmanager
@@ -52,9 +53,7 @@ def resume_frames(
     settings: Mapping[str, Any],
     resume: bool = False,
     overwrite: bool = False,
-    layout: str | None = None,
-    angles: ArrayLike | None = None,
-    attributes: Mapping[str, Any] | None = None,
+    **options: Unpack[Options],
 ) -> Iterator[FrameWriter]:
     """Write frames as `create_frames` does, to an output that a stopped run leaves for a later one.
 
@@ -63,7 +62,7 @@ def resume_frames(
 
     Parameters
     ----------
-    path, shape, dtype, layout, angles, attributes
+    path, shape, dtype
         As for `create_frames`; HDF5 and zarr only.
     source : FrameStack
         The input; an output is not resumed with another one.
@@ -73,6 +72,9 @@ def resume_frames(
         Whether a partial output of the same job is gone on with; if there is none, it is started.
     overwrite : bool, default: False
         Whether an existing output is replaced, and a partial one (without `resume`) started again.
+    **options
+        `layout`, `angles`, `attributes`, `like`, and of zarr stores `chunks` and `compression`, as for
+        `create_frames`.
 
     Yields
     ------
@@ -123,7 +125,7 @@ def resume_frames(
     if location.format not in _FORMATS:
         raise InputError(f"`{path}`: only HDF5 and zarr outputs can be resumed. Name it .h5 or .zarr.")
     refuse_inside(location)
-    plan = make_plan(location, shape, dtype, layout, angles, attributes, None)
+    plan = make_plan(location, shape, dtype, **options)
     job = _job(plan, source, settings)
     work = _Unfinished(location.path, plan, _FORMATS[location.format])
     with writing(location.path):
@@ -222,18 +224,15 @@ class _Unfinished:
         other = [name for name in job if journal.job is not None and journal.job.get(name) != job[name]]
         if resume and other:
             raise InputError(
-                f"`--resume`: `{self}` was made with {', '.join(f'another {name}' for name in other)}. Give "
-                "the same (files unchanged), or start again by `--overwrite` without `--resume`."
+                f"`--resume`: `{self}` was begun by another job; not the same: {', '.join(other)}. Give the "
+                "same (files unchanged), or start again by `--overwrite` without `--resume`."
             )
         folder = self.partial.is_dir()
         if journal.job is None and folder and not is_zarr_store(self.partial) and any(self.partial.iterdir()):
             raise OutputExistsError(f"`{self}` is not a zarr store, so it is not removed. Move it away.")
 
     def remove(self) -> None:
-        if self.partial.is_dir():
-            shutil.rmtree(self.partial)
-        else:
-            self.partial.unlink(missing_ok=True)
+        remove(self.partial)
 
 
 class _JournaledSink:
@@ -320,7 +319,7 @@ def _job(plan: Plan, source: FrameStack, settings: Mapping[str, Any]) -> dict[st
     job = {
         "version of detectorcal": FORMAT,
         "input": identity(source),
-        "output": [plan.shape, str(plan.dtype), plan.layout, plan.dataset, zarr.CHUNK_BYTES],
+        "output": [plan.shape, str(plan.dtype), plan.layout, plan.dataset, plan.chunk, plan.compression],
         **settings,
     }
     same: dict[str, Any] = json.loads(json.dumps(job))
@@ -328,7 +327,7 @@ def _job(plan: Plan, source: FrameStack, settings: Mapping[str, Any]) -> dict[st
 
 
 def identity(stack: FrameStack) -> dict[str, Any]:
-    """Give where a stack comes from, and the size and time of its files."""
+    """Give where a stack comes from, which part of it this is, and the size and time of its files."""
     if stack.source is None:
         raise InputError(f"`{stack.path}` was not opened by `open_frames`, so its file is not known.")
     location = stack.source.location
@@ -339,7 +338,7 @@ def identity(stack: FrameStack) -> dict[str, Any]:
         names = ("", "c", "zarr.json", ".zarray", ".zgroup")
         files = [node / name for name in names if (node / name).exists()]
     elif path.is_file():
-        files = [path]
+        files = sorted(stack.files)
     else:
         files = tiff.list_files(path)
     stats = [file.stat() for file in files]
@@ -349,4 +348,5 @@ def identity(stack: FrameStack) -> dict[str, Any]:
         "files": len(files),
         "bytes": sum(s.st_size for s in stats),
         "modified": max(s.st_mtime_ns for s in stats),
+        **({"part": part} if (part := stack.selection) else {}),
     }

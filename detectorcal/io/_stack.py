@@ -1,12 +1,13 @@
 """The lazy stack that every reader is shown through."""
 
+import hashlib
 import itertools
-import operator
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from detectorcal._errors import DamagedFileError, InputError, MissingFileError, TooLargeError
 from detectorcal._files import reading
 from detectorcal._typing import Float64, Shape
+from detectorcal.io._indexing import choose, cut, expand
 from detectorcal.io._names import Location
 
 Window = tuple[slice, ...]
@@ -122,6 +124,8 @@ class FrameStack:
         The name, for messages.
     frames : array of int or range, optional
         Which of the reader's frames make up the stack; all of them by default.
+    pixels : tuple of range, optional
+        Which of the reader's pixels, a range with a positive step per detector axis; all by default.
     layout : {"nxtomo", "dxchange"}, optional
         The convention that the file follows.
     flats, darks : FrameStack, optional
@@ -139,6 +143,10 @@ class FrameStack:
         Type of the values, in native byte order.
     path, layout, flats, darks, angles, source
         As given.
+    frames : array of int or range
+        Numbers in the dataset of the file: of a scan's flats those tell when in the scan they were taken.
+    pixels : tuple of range
+        Of the detector in the file.
 
     Examples
     --------
@@ -158,6 +166,7 @@ class FrameStack:
         path: str,
         *,
         frames: NDArray[np.intp] | range | None = None,
+        pixels: tuple[range, ...] | None = None,
         layout: str | None = None,
         flats: "FrameStack | None" = None,
         darks: "FrameStack | None" = None,
@@ -166,10 +175,12 @@ class FrameStack:
     ) -> None:
         self._reader: Reader | None = reader
         # not an array of all numbers: a damaged file may declare more frames than there is memory for those
-        self._frames: range | NDArray[np.intp] = range(reader.shape[0]) if frames is None else frames
-        self.shape: Shape = (len(self._frames), *reader.shape[1:])
+        self.frames: range | NDArray[np.intp] = range(reader.shape[0]) if frames is None else frames
+        self.pixels = tuple(map(range, reader.shape[1:])) if pixels is None else pixels
+        self.shape: Shape = (len(self.frames), *map(len, self.pixels))
         self.dtype: np.dtype[Any] = reader.dtype
         self.path = path
+        self._step = 1
         self.layout = layout
         self.flats = flats
         self.darks = darks
@@ -179,26 +190,100 @@ class FrameStack:
     @property
     def step(self) -> int:
         """Number of frames that are best read together: those of a chunk of the file."""
-        return getattr(self._reader, "step", 1)
+        return math.lcm(self._step, getattr(self._reader, "step", 1))
 
-    def part(self, run: slice) -> "FrameStack":
-        """Give a run of the frames as a stack; it is closed with this one.
+    @property
+    def files(self) -> set[Path]:
+        """The files that are read: of HDF5 also those that the one that was opened links to."""
+        named = set() if self.source is None else {self.source.location.path}
+        return {path.resolve() for path in named | getattr(self._reader, "files", set())}
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Which of the file's frames and pixels these are, as JSON holds it; empty if they are all."""
+        if self._reader is None:
+            raise InputError(_closed(self.path))
+        n_frames, *frame = self._reader.shape
+        told: dict[str, Any] = {}
+        if not isinstance(self.frames, range) or self.frames != range(n_frames):
+            told["frames"] = hashlib.sha256(np.asarray(self.frames, "<i8").tobytes()).hexdigest()
+        if self.pixels != tuple(map(range, frame)):
+            told["pixels"] = [[axis.start, axis.stop, axis.step] for axis in self.pixels]
+        return told
+
+    def part(self, run: slice | NDArray[Any], *, step: int = 1) -> "FrameStack":
+        """Give some of the frames as a stack; it is closed with this one.
 
         Parameters
         ----------
-        run : slice
-            Of the frames, with step 1.
+        run : slice, array of int or array of bool
+            Of the frames, as an index takes them.
+        step : int, default: 1
+            Frames that whoever takes them in would have together; the `step` of the part is a multiple.
 
         Returns
         -------
         FrameStack
+            Without flats and darks. Nothing is read before it is indexed.
         """
+        frames = self.frames[run] if isinstance(run, slice) else choose(self.frames, run)
+        if not len(frames):
+            raise InputError(f"`{self.path}` has {len(self)} frames, of which {run} chooses none.")
+        angles = None if self.angles is None else self.angles[run]
+        part = self._like(frames, self.pixels, angles=angles)
+        part._step = step
+        return part
+
+    def window(self, *pixels: slice) -> "FrameStack":
+        """Give a part of every frame as a stack; it is closed with this one.
+
+        Parameters
+        ----------
+        *pixels : slice
+            One per detector axis, with a positive step: rows and columns, or those of a line detector.
+
+        Returns
+        -------
+        FrameStack
+            With the same part of the flats and darks. Indexing reads no more than the part.
+
+        Raises
+        ------
+        InputError
+            If a slice is missing, or chooses no pixel.
+
+        Examples
+        --------
+        >>> import tempfile, pathlib
+        >>> import numpy as np
+        >>> from detectorcal.io import open_frames
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "sweep.npy"
+        >>> np.save(path, np.arange(24, dtype=np.uint16).reshape(4, 2, 3))
+        >>> with open_frames(path) as sweep:
+        ...     sweep.window(slice(1, 2), slice(None, None, 2))[:2]
+        array([[[ 3,  5]],
+               [[ 9, 11]]], dtype=uint16)
+        """
+        if len(pixels) != self.ndim - 1 or not all(isinstance(part, slice) for part in pixels):
+            raise InputError(f"a window of frames of shape {self.shape[1:]} is {self.ndim - 1} slices.")
+        chosen = tuple(old[part] for old, part in zip(self.pixels, pixels, strict=True))
+        if not all(part and part.step > 0 for part in chosen):
+            raise InputError(
+                f"the window [{', '.join(map(_said, pixels))}] holds no pixel of `{self.path}`, "
+                f"whose frames have the shape {self.shape[1:]}."
+            )
+        flats = None if self.flats is None else self.flats.window(*pixels)
+        darks = None if self.darks is None else self.darks.window(*pixels)
+        return self._like(self.frames, chosen, flats=flats, darks=darks, angles=self.angles)
+
+    def _like(
+        self, frames: range | NDArray[np.intp], pixels: tuple[range, ...], **parts: Any
+    ) -> "FrameStack":
         if self._reader is None:
             raise InputError(_closed(self.path))
-        angles = None if self.angles is None else self.angles[run]
         return FrameStack(
-            self._reader, self.path, frames=self._frames[run], layout=self.layout, angles=angles,
-            source=self.source,
+            self._reader, self.path, frames=frames, pixels=pixels, layout=self.layout, source=self.source,
+            **parts,
         )  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -209,9 +294,11 @@ class FrameStack:
                 f"`{self.path}` cannot be sent to another process: only stacks that `open_frames` opened can."
             )
         reader = (self.source, self._reader.shape, self.dtype, self.step)
-        return _reopened, (
-            reader, self.path, self._frames, self.layout, self.flats, self.darks, self.angles,
-        )  # fmt: skip
+        chosen = {
+            "frames": self.frames, "pixels": self.pixels, "layout": self.layout, "flats": self.flats,
+            "darks": self.darks, "angles": self.angles, "source": self.source,
+        }  # fmt: skip
+        return _reopened, (reader, self.path, chosen)
 
     @property
     def ndim(self) -> int:
@@ -236,10 +323,10 @@ class FrameStack:
     def __getitem__(self, index: Any) -> NDArray[Any]:
         if self._reader is None:
             raise InputError(_closed(self.path))
-        first, *rest = _expand(index, self.ndim)
-        cuts = [_cut(key, size) for key, size in zip(rest, self.shape[1:], strict=True)]
+        first, *rest = expand(index, self.ndim)
+        cuts = [cut(key, axis) for key, axis in zip(rest, self.pixels, strict=True)]
         try:
-            chosen = _choose(self._frames, first)
+            chosen = choose(self.frames, first)
             out = self._read(np.atleast_1d(chosen), tuple(cut[0] for cut in cuts))
         except MemoryError as error:
             raise TooLargeError(
@@ -276,61 +363,18 @@ class FrameStack:
 
 
 def _reopened(
-    reader: tuple[Source, Shape, np.dtype[Any], int], path: str, frames: Any, layout: Any, flats: Any,
-    darks: Any, angles: Any,
-) -> FrameStack:  # fmt: skip
-    return FrameStack(
-        _LateReader(*reader), path, frames=frames, layout=layout, flats=flats, darks=darks, angles=angles,
-        source=reader[0],
-    )  # fmt: skip
+    reader: tuple[Source, Shape, np.dtype[Any], int], path: str, chosen: dict[str, Any]
+) -> FrameStack:
+    return FrameStack(_LateReader(*reader), path, **chosen)
 
 
 def _closed(path: str) -> str:
     return f"`{path}` is closed. Open it again to read from it."
 
 
-def _expand(index: Any, ndim: int) -> list[Any]:
-    """Return one key per axis."""
-    keys = list(index) if isinstance(index, tuple) else [index]
-    dots = [i for i, key in enumerate(keys) if key is Ellipsis]
-    if len(dots) > 1 or len(keys) - len(dots) > ndim or any(key is None for key in keys):
-        raise IndexError(f"{index!r} does not index a stack of {ndim} axes.")
-    place = dots[0] if dots else len(keys)
-    missing = [slice(None)] * (ndim - len(keys) + len(dots))
-    return keys[:place] + missing + keys[place + 1 :]
-
-
-def _choose(frames: range | NDArray[np.intp], key: Any) -> NDArray[np.intp]:
-    """Return the numbers of the frames that a key stands for."""
-    if isinstance(key, slice):
-        chosen = frames[key]
-        if isinstance(chosen, range):
-            return np.arange(chosen.start, chosen.stop, chosen.step)
-        return chosen
-    if isinstance(frames, range):
-        if not isinstance(key, bool):
-            with suppress(TypeError):
-                return np.asarray(frames[operator.index(key)])
-        frames = np.arange(frames.start, frames.stop, frames.step)
-    return np.asarray(frames[np.asarray(key) if np.size(key) else np.empty(0, np.intp)])
-
-
-def _cut(key: Any, size: int) -> tuple[slice, int | slice]:
-    """Split a key of a detector axis into a slice that moves forward and what is left to do in memory."""
-    if isinstance(key, slice):
-        positions = range(size)[key]
-        if not positions:
-            return slice(0, 0, 1), slice(None)
-        forward = positions if positions.step > 0 else positions[::-1]
-        after = slice(None, None, 1 if positions.step > 0 else -1)
-        return slice(forward.start, forward[-1] + 1, forward.step), after
-    try:
-        position = range(size)[operator.index(key)]
-    except (TypeError, IndexError) as error:
-        raise IndexError(
-            f"{key!r} is no integer or slice within a detector axis of {size} pixels."
-        ) from error
-    return slice(position, position + 1, 1), 0
+def _said(part: slice) -> str:
+    step = "" if part.step is None else f":{part.step}"
+    return f"{'' if part.start is None else part.start}:{'' if part.stop is None else part.stop}{step}"
 
 
 def _fill_runs(reader: Reader, out: NDArray[Any], rows: NDArray[np.intp], window: Window) -> None:

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from detectorcal._errors import InputError
 from detectorcal._files import sync_data, write_at, writing
 from detectorcal._typing import Float64, Shape
+from detectorcal.io._stack import FrameStack
+
+CHUNK_BYTES = 2**20
+"""Small frames share a chunk up to this size, so that a store does not become a myriad of files."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,25 @@ class Plan:
 
     shape: Shape
     dtype: np.dtype[Any]
-    dataset: str
-    layout: str | None
-    angles: Float64 | None
-    attributes: dict[str, Any]
-    chunks: Shape | None
+    dataset: str = "data"
+    layout: str | None = None
+    angles: Float64 | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    chunks: Shape | None = None
+    compression: str | None = None
+    like: FrameStack | None = None
+    """The scan whose file holds what is copied beside the frames."""
+
+    @property
+    def chunk(self) -> Shape:
+        """Shape of the chunks, where there are any: one frame, or a few small ones, unless told."""
+        per_chunk = max(1, min(self.shape[0], CHUNK_BYTES // (self.nbytes // self.shape[0])))
+        return self.chunks or (per_chunk, *self.shape[1:])
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether neither chunks nor compression are asked for."""
+        return self.chunks is None and self.compression is None
 
     @property
     def nbytes(self) -> int:

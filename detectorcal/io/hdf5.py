@@ -1,86 +1,78 @@
 """HDF5 files: a named dataset, the only one, or the conventions in `layouts.py`."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectorcal._errors import (
-    DamagedFileError,
-    DetectorcalError,
-    FileFormatError,
-    InputError,
-    MissingDependencyError,
-    MissingFileError,
-)
+from detectorcal._errors import DamagedFileError, DetectorcalError, FileFormatError, InputError
 from detectorcal._files import reserve, sync
-from detectorcal._hdf5 import Image, create_unwritten
+from detectorcal._hdf5 import Guarded, Image, create_unwritten
 from detectorcal._typing import Shape
 from detectorcal.io import layouts
+from detectorcal.io._checks import check_dataset, damaged, files_of
+from detectorcal.io._compression import hdf5_filters
+from detectorcal.io._external import ExternalReader
 from detectorcal.io._names import Location, describe, is_numeric, native, stack_shape
+from detectorcal.io._nodes import broken, dangling, identity, join, members
+from detectorcal.io._rest import Pending, Rest
 from detectorcal.io._stack import FrameStack, Reader, Window
 from detectorcal.io._writer import Plan, RawSink, Sink
 
-_SEAL_LENGTH = 4
-"""Bytes of the Fletcher checksum at the end of a chunk."""
+_MOST_HELD = 2**28
+"""Bytes of chunks that are held until they are whole."""
 
 
 def open_stack(location: Location, line: bool) -> FrameStack:
     """Open a dataset, or the projections of a file that follows NXtomo or DXchange."""
     file = _open(location.path)
     try:
-        return _find_stack(file, location, line)
-    except BaseException as error:
+        with _naming(location):
+            return _find_stack(file, location, line)
+    except BaseException:
         file.close()
-        if isinstance(error, DetectorcalError | MemoryError) or not isinstance(error, Exception):
-            raise
-        raise _damaged(location, error) from error
+        raise
 
 
 def read_attributes(location: Location) -> dict[str, Any]:
     """Read the attributes of a dataset."""
-    file = _open(location.path)
-    try:
+    with _open(location.path) as file, _naming(location):
         attributes = file[location.inside].attrs
         return {name: layouts.attribute_value(attributes[name]) for name in attributes}
-    except Exception as error:  # a damaged file makes the library raise nearly anything
-        raise _damaged(location, error) from error
-    finally:
-        file.close()
 
 
 def create(path: Path, plan: Plan) -> Sink:
-    """Create a file with a place for the frames."""
+    """Create a file with a place for the frames, and all that is copied into it."""
     import h5py
 
-    name = _dataset_name(plan)
     image = Image()
-    file = h5py.File(path if plan.chunks else image, "w")
-    try:
-        dataset = _lay_out(file, name, plan)
-    except BaseException as error:
-        file.close()
-        if isinstance(error, ValueError | TypeError | RuntimeError):
-            raise InputError(
-                f"HDF5 cannot hold dataset `{name}` of shape {plan.shape} as asked: {error}"
-            ) from error
-        raise
-    if plan.chunks:
-        return _ChunkSink(file, dataset)
-    offset = dataset.id.get_offset()
-    file.close()
-    image.write_to(path)
-    return RawSink(path, offset, plan)
+    with ExitStack() as files:
+        source = None if plan.like is None else files.enter_context(_open(_origin(plan).path))
+        # in the layout of HDF5 1.8 (2008): with checksums of the metadata, and attributes of any size
+        with h5py.File(image, "w", libver=("v108", "v108")) as file:
+            dataset = _create_dataset(file, plan)
+            with nullcontext() if source is None else _naming(_origin(plan)):
+                pending = [] if source is None else _copy_rest(source, file, plan, path.parent)
+                _lay_out(file, dataset, plan)
+            offset = dataset.id.get_offset()
+        image.write_to(path)
+        for part in pending:
+            part.write_to(path)
+    return RawSink(path, offset, plan) if plan.is_plain else _ChunkSink(path, plan)
 
 
 def create_lasting(path: Path, plan: Plan) -> RawSink:
     """Create a file that is valid from now on, with its space reserved, frames to follow."""
+    if not plan.is_plain:
+        raise InputError(
+            "an HDF5 output with `chunks` or `compression` cannot be resumed, since the library writes it as "
+            "a whole. Leave them out, or name a .zarr output, whose chunks are files of their own."
+        )
     sink = create(path, plan)
-    if not isinstance(sink, RawSink):  # pragma: no cover - the only caller asks for no chunks
-        raise InputError("`chunks` are not for an output that can be resumed. Leave them out.")
+    assert isinstance(sink, RawSink)
     reserve(path, sink.end)
     sync(path)
     return sink
@@ -92,7 +84,7 @@ def reopen(path: Path, plan: Plan) -> RawSink:
 
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
-            dataset = file[_dataset_name(plan)]
+            dataset = file[plan.dataset]
             found, offset = (dataset.shape, dataset.dtype), dataset.id.get_offset()
     except (OSError, RuntimeError, KeyError) as error:
         raise DamagedFileError(f"`{path}` is damaged ({error}). Start again with `--overwrite`.") from error
@@ -101,39 +93,76 @@ def reopen(path: Path, plan: Plan) -> RawSink:
     return RawSink(path, offset, plan)
 
 
-def _dataset_name(plan: Plan) -> str:
-    named = {"nxtomo": layouts.NXTOMO_DATA, "dxchange": layouts.DXCHANGE_DATA}
-    return named.get(plan.layout or "", plan.dataset or "data")
+def _create_dataset(file: Any, plan: Plan) -> Any:
+    try:
+        if plan.is_plain:
+            return create_unwritten(file, plan.dataset, plan.shape, plan.dtype)
+        filters = hdf5_filters(plan.compression)
+        return file.create_dataset(plan.dataset, plan.shape, plan.dtype, chunks=plan.chunk, **filters)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"HDF5 cannot hold dataset `{plan.dataset}` of shape {plan.shape} as asked: {error}"
+        ) from error
 
 
-def _lay_out(file: Any, name: str, plan: Plan) -> Any:
-    """Write everything but the frames, and return their dataset."""
-    dataset = _create_dataset(file, name, plan)
+def _lay_out(file: Any, dataset: Any, plan: Plan) -> None:
+    """Write what tells about the frames."""
     for key, value in plan.attributes.items():
         dataset.attrs[key] = layouts.attribute(value)
     if plan.layout == "nxtomo":
         layouts.write_nxtomo(file, plan)
     elif plan.layout == "dxchange":
         layouts.write_dxchange(file, plan)
-    return dataset
 
 
-def _create_dataset(file: Any, name: str, plan: Plan) -> Any:
-    if plan.chunks:
-        return file.create_dataset(name, plan.shape, plan.dtype, chunks=plan.chunks)
-    return create_unwritten(file, name, plan.shape, plan.dtype)
+def _origin(plan: Plan) -> Location:
+    assert plan.like is not None
+    assert plan.like.source is not None
+    return plan.like.source.location
+
+
+def _copy_rest(source: Any, file: Any, plan: Plan, folder: Path) -> list[Pending]:
+    """Copy what the scan's file holds beside its frames; return what is to follow when the file is there."""
+    origin = _origin(plan)
+    scan = layouts.find(_node(source, origin), origin)
+    if scan is None or plan.like is None or scan.name.strip("/") != plan.dataset.strip("/"):
+        raise DamagedFileError(f"`{origin}` has changed since it was opened. Open it again.")
+    rest = Rest(scan, plan.like, file, folder)
+    rest.copy(source, join(origin.inside, ""))
+    return rest.pending
+
+
+@contextmanager
+def _naming(location: Location) -> Iterator[None]:
+    """Give our error for whatever the library raises about a damaged file."""
+    try:
+        yield
+    except (DetectorcalError, MemoryError):
+        raise
+    except Exception as error:
+        raise damaged(location, error) from error
 
 
 class _ChunkSink:
-    def __init__(self, file: Any, dataset: Any) -> None:
-        self._file = file
-        self._dataset = dataset
+    """Frames in chunks, which the library lays out and compresses as they come."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        import h5py
+
+        self.step = plan.chunk[0]
+        held = self.step * plan.nbytes // plan.shape[0]
+        self._guard = Guarded(path)
+        self._file = h5py.File(self._guard, "r+", rdcc_nbytes=min(max(held, 2**20), _MOST_HELD))
+        self._dataset = self._file[plan.dataset]
 
     def put(self, start: int, frames: NDArray[Any]) -> None:
-        self._dataset[start : start + len(frames)] = frames
+        with self._guard.watching():
+            self._dataset[start : start + len(frames)] = frames
 
     def close(self) -> None:
-        self._file.close()
+        with self._guard.watching():
+            self._file.close()
+        self._guard.close()
 
 
 class _Hdf5Reader:
@@ -145,6 +174,7 @@ class _Hdf5Reader:
     def __init__(self, dataset: Any, shape: Shape, name: str, file: Any) -> None:
         self.shape = shape
         self.dtype = native(dataset.dtype, name)
+        self.files = files_of(dataset)
         self.step = dataset.chunks[0] if dataset.chunks and dataset.ndim == len(shape) else 1
         self._dataset = dataset
         self._file = file
@@ -181,12 +211,7 @@ def _open(path: Path) -> Any:
     except (PermissionError, BlockingIOError):
         raise
     except (OSError, RuntimeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(name: object, error: Exception) -> DamagedFileError:
-    """Give our error for any of the many that the library raises about a damaged file."""
-    return DamagedFileError(f"`{name}` is truncated or corrupted ({error}). Copy it again from its source.")
+        raise damaged(path, error) from error
 
 
 def _find_stack(file: Any, location: Location, line: bool) -> FrameStack:
@@ -203,11 +228,12 @@ def _find_stack(file: Any, location: Location, line: bool) -> FrameStack:
         if source is None or source.size == 0 or (frames is not None and frames.size == 0):
             return None
         own = _reader(source, location.path, False, None)
-        return FrameStack(own, f"{location.path}:{source.name}", frames=frames, layout=tomography.layout)
+        name = tomography.name if source is tomography.data else source.name
+        return FrameStack(own, f"{location.path}:{name}", frames=frames, layout=tomography.layout)
 
     return FrameStack(
         reader,
-        f"{location.path}:{tomography.data.name}",
+        f"{location.path}:{tomography.name}",
         frames=tomography.projections,
         layout=tomography.layout,
         flats=part(tomography.flats, tomography.flat_frames),
@@ -223,87 +249,38 @@ def _node(file: Any, location: Location) -> Any:
     try:
         return file[location.inside]
     except KeyError as error:
-        link = file.get(location.inside, getlink=True)
-        if hasattr(link, "filename"):
-            raise MissingFileError(
-                f"`{location}` links to `{link.path}` in `{link.filename}`, which is not there."
-            ) from error
+        if (found := dangling(file, location.inside)) is not None:
+            raise broken(str(location), location.path, found[1]) from error
         names = ", ".join(f"{d.name} {d.shape}" for d in datasets(file)) or "no dataset"
         raise FileFormatError(f"`{location}` names nothing in the file, which holds {names}.") from error
     except OSError as error:
-        raise MissingFileError(f"`{location}` links to a file that cannot be opened: {error}.") from error
+        if (found := dangling(file, location.inside)) is not None:
+            raise broken(str(location), location.path, found[1]) from error
+        raise
 
 
 def _reader(dataset: Any, path: Path, line: bool, file: Any) -> Reader:
     name = f"{path}:{dataset.name}"
     native(dataset.dtype, name)
     shape = stack_shape(dataset.shape or (), line, name)
-    _check_filters(dataset, name)
-    _check_seals(dataset, name)
-    _check_sources(dataset, path, name)
+    if dataset.external:
+        return ExternalReader(dataset, shape, name, file)
+    check_dataset(dataset, name)
     return _Hdf5Reader(dataset, shape, name, file)
-
-
-def _check_filters(dataset: Any, name: str) -> None:
-    """Make sure that the compression can be undone; Eiger detectors' bitshuffle needs hdf5plugin."""
-    import h5py
-
-    def unknown() -> list[int]:
-        settings = dataset.id.get_create_plist()
-        codes = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
-        return [code for code in codes if not h5py.h5z.filter_avail(code)]
-
-    if not unknown():
-        return
-    with suppress(ImportError):
-        import hdf5plugin  # noqa: F401 importing it registers its filters
-    if codes := unknown():
-        raise MissingDependencyError(
-            f"`{name}` is compressed with HDF5 filter {codes[0]}, which needs hdf5plugin: "
-            f'pip install "detectorcal[codecs]"'
-        )
-
-
-def _check_seals(dataset: Any, name: str) -> None:
-    """Refuse chunks too short for their checksum: libhdf5 (2.0.0) reads what lies before them and crashes.
-
-    All of them, since in a damaged index the library's searches do not find the same chunk.
-    """
-    if not dataset.fletcher32:
-        return
-    short = dataset.id.chunk_iter(lambda chunk: chunk.size if chunk.size < _SEAL_LENGTH else None)
-    if short is not None:
-        raise DamagedFileError(
-            f"`{name}` is damaged: a chunk of it has {short} bytes, its checksum included."
-        )
-
-
-def _check_sources(dataset: Any, path: Path, name: str) -> None:
-    """Refuse a virtual dataset whose parts are gone: HDF5 would silently read zeros."""
-    if not dataset.is_virtual:
-        return
-    for source in dataset.virtual_sources():
-        candidates = (path.parent / source.file_name, Path(source.file_name))
-        is_elsewhere = source.file_name != "." and "%" not in source.file_name
-        if is_elsewhere and not any(candidate.exists() for candidate in candidates):
-            raise MissingFileError(
-                f"`{name}` is made of other files, of which `{source.file_name}` is missing."
-            )
 
 
 def datasets(group: Any) -> Iterator[Any]:
     """Yield every dataset below a group once, through links of all kinds; dangling ones are skipped."""
     import h5py
 
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[str, int]] = set()
     groups = [group]
     while groups:
-        for node in layouts.children(groups.pop(0)):
-            info = h5py.h5o.get_info(node.id)
-            identity = (info.fileno, info.addr)
-            if identity in seen:
+        for _, node in members(groups.pop(0)):
+            found = identity(node)
+            if found in seen:
                 continue
-            seen.add(identity)
+            seen.add(found)
             if isinstance(node, h5py.Dataset):
                 yield node
             elif isinstance(node, h5py.Group):

@@ -12,12 +12,25 @@ from numpy.typing import NDArray
 from detectorcal._errors import FileFormatError
 from detectorcal._typing import Float64
 from detectorcal.io._names import Location, is_numeric
+from detectorcal.io._nodes import (
+    broken,
+    dangling,
+    get,
+    identity,
+    is_dataset,
+    is_group,
+    join,
+    members,
+)
 from detectorcal.io._writer import Plan
 
-NXTOMO_DATA = "entry/instrument/detector/data"
-DXCHANGE_DATA = "exchange/data"
+NEW = {"nxtomo": "entry/instrument/detector/data", "dxchange": "exchange/data"}
+"""Place of the frames in a new file, by layout."""
 _PROJECTION, _FLAT, _DARK = 0, 1, 2
 """Values of NXtomo's image_key; 3 is an invalid frame."""
+_ALIGNMENT = -1
+"""In ESRF's image_key_control, a projection that was taken again."""
+_DATA_PLACES = ("instrument/detector/data", "data/data")
 _KEY_PLACES = ("instrument/detector/image_key", "data/image_key")
 _ANGLE_PLACES = ("sample/rotation_angle", "data/rotation_angle")
 _DEPTH = 4
@@ -30,6 +43,8 @@ class Tomography:
 
     layout: str
     data: Any
+    name: str
+    """Path of the data; they may be in another file, under another path."""
     projections: NDArray[np.intp] | None
     flats: Any
     flat_frames: NDArray[np.intp] | None
@@ -40,32 +55,38 @@ class Tomography:
 
 def find(group: Any, location: Location) -> Tomography | None:
     """Return the one tomography scan in a group, if the group follows a convention."""
-    import h5py
-
-    entries: dict[tuple[int, int], Any] = {}
-    for entry in _groups(group):
-        data = _frames(entry)
-        if data is not None and _image_key(entry) is not None:
-            info = h5py.h5o.get_info(data.id)
-            entries.setdefault((info.fileno, info.addr), entry)
+    entries: dict[tuple[str, int], tuple[str, Any]] = {}
+    for path, entry in _groups(group, location.inside):
+        place = _frames(entry)
+        if place is not None and _image_key(entry) is not None:
+            entries.setdefault(identity(entry[place]), (path, entry))
     if len(entries) > 1:
-        names = ", ".join(entry.name for entry in entries.values())
-        first = next(iter(entries.values())).name
+        names = [path for path, _ in entries.values()]
         raise FileFormatError(
-            f"`{location}` holds several NXtomo entries: {names}. "
-            f"Name one, as in `{location.path.name}:{first}`."
+            f"`{location}` holds several NXtomo entries: {', '.join(names)}. "
+            f"Name one, as in `{location.path.name}:{names[0]}`."
         )
     if entries:
-        return _nxtomo(next(iter(entries.values())), location)
-    return _dxchange(group)
+        return _nxtomo(*next(iter(entries.values())), location)
+    found = _dxchange(group, location)
+    if found is None:
+        _refuse_dangling(group, location)
+    return found
 
 
-def children(group: Any) -> Iterator[Any]:
-    """Yield what a group holds, through its links; what dangles is skipped."""
-    for name in group:
-        node = _get(group, name)
-        if node is not None:
-            yield node
+def _refuse_dangling(group: Any, location: Location) -> None:
+    """Raise if frames are linked to a file that is not there, rather than take what else there is."""
+    for path, entry in _groups(group, location.inside):
+        for place in (*_DATA_PLACES, "exchange/data"):
+            if (found := dangling(entry, place)) is not None:
+                raise broken(f"{location.path}:{join(path, found[0])}", location.path, found[1])
+
+
+def entry_of(layout: str, name: str) -> str:
+    """Give the path of the entry, or of the DXchange group, that has its frames under a path."""
+    places = _DATA_PLACES if layout == "nxtomo" else ("data",)
+    path = join(name, "")
+    return next(join(path[: -len(place)], "") for place in places if path.endswith("/" + place))
 
 
 def attribute(value: Any) -> Any:
@@ -85,127 +106,160 @@ def attribute_value(kept: Any) -> Any:
 
 
 def write_nxtomo(file: Any, plan: Plan) -> None:
-    """Write what NXtomo asks for around the frames."""
+    """Write what NXtomo asks for around the frames, where it is not there."""
+    path = entry_of("nxtomo", plan.dataset)
+    entry = file.require_group(path)
+    _classify(entry)
+    while (key := _find_key(entry, "image_key")) is not None and key.size != plan.shape[0]:
+        del file[key.name]
+    if key is None:
+        key = entry.create_dataset("instrument/detector/image_key", data=np.zeros(plan.shape[0], np.uint8))
+    angles = next(filter(is_dataset, (get(entry, place) for place in _ANGLE_PLACES)), None)
+    if angles is None and plan.angles is not None:
+        angles = file.create_dataset(None, data=plan.angles)
+        angles.attrs["units"] = "degree"
+    _add(entry, {"definition": "NXtomo"})
+    _add(entry, dict.fromkeys(_DATA_PLACES, file[plan.dataset]) | dict.fromkeys(_KEY_PLACES, key))
+    _add(entry, dict.fromkeys(_ANGLE_PLACES, angles))
+    _describe(file, {"default": path.strip("/").partition("/")[0]})
+    _describe(entry, {"default": "data"})
+    _describe(entry["data"], {"signal": "data"})
+
+
+def _classify(entry: Any) -> None:
+    """Say of the groups what they are."""
     classes = {
-        "entry": "NXentry",
-        "entry/instrument": "NXinstrument",
-        "entry/instrument/detector": "NXdetector",
-        "entry/sample": "NXsample",
-        "entry/data": "NXdata",
+        "": "NXentry",
+        "instrument": "NXinstrument",
+        "instrument/detector": "NXdetector",
+        "sample": "NXsample",
+        "data": "NXdata",
     }
     for name, nexus in classes.items():
-        file.require_group(name).attrs["NX_class"] = nexus
-    entry = file["entry"]
-    entry["definition"] = "NXtomo"
-    entry["instrument/detector/image_key"] = np.zeros(plan.shape[0], np.uint8)
-    entry["data/data"] = entry["instrument/detector/data"]
-    entry["data/image_key"] = entry["instrument/detector/image_key"]
-    entry["data"].attrs["signal"] = "data"
-    file.attrs["default"] = "entry"
-    entry.attrs["default"] = "data"
-    if plan.angles is not None:
-        entry["sample/rotation_angle"] = plan.angles
-        entry["sample/rotation_angle"].attrs["units"] = "degree"
-        entry["data/rotation_angle"] = entry["sample/rotation_angle"]
+        if not name or is_group(entry.get(name, default=entry)):
+            _describe(entry.require_group(name) if name else entry, {"NX_class": nexus})
+
+
+def _add(group: Any, nodes: dict[str, Any]) -> None:
+    """Add what is not there."""
+    for path, node in nodes.items():
+        *parents, name = path.split("/")
+        parent = get(group, "/".join(parents)) if parents else group
+        if node is not None and is_group(parent) and get(parent, name) is None:
+            if parent.get(name, getlink=True) is not None:
+                del parent[name]  # it leads nowhere
+            parent[name] = node
+
+
+def _describe(node: Any, attributes: dict[str, str]) -> None:
+    """Add attributes that are not there."""
+    for name, value in attributes.items():
+        if name not in node.attrs:
+            node.attrs[name] = value
 
 
 def write_dxchange(file: Any, plan: Plan) -> None:
     """Write what DXchange asks for, with a flat of 1 and a dark of 0: the frames are corrected already."""
-    file["implements"] = "exchange"
-    exchange = file["exchange"]
+    exchange = file[entry_of("dxchange", plan.dataset)]
     exchange["data_white"] = np.ones((1, *plan.shape[1:]), plan.dtype)
     exchange["data_dark"] = np.zeros((1, *plan.shape[1:]), plan.dtype)
-    if plan.angles is not None:
+    _add(file, {"implements": "exchange"})
+    if plan.angles is not None and "theta" not in exchange:
         exchange["theta"] = plan.angles
         exchange["theta"].attrs["units"] = "degrees"
 
 
-def _get(group: Any, name: str) -> Any:
-    try:
-        return group.get(name)
-    except (KeyError, OSError, RuntimeError):  # a link to a file that is gone or is no HDF5
-        return None
-
-
-def _is_dataset(node: Any) -> bool:
-    return node is not None and getattr(node, "shape", None) is not None
-
-
-def _groups(group: Any) -> Iterator[Any]:
+def _groups(group: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield a group and what could be an entry in it: `/entry`, `/entry1/tomo_entry`."""
-    yield group
-    for entry in children(group):
-        if not hasattr(entry, "shape") and hasattr(entry, "keys"):
-            yield entry
-            yield from (sub for sub in children(entry) if not hasattr(sub, "shape") and hasattr(sub, "keys"))
+    yield join(path, ""), group
+    for name, entry in members(group):
+        if is_group(entry):
+            yield join(path, name), entry
+            for below, sub in members(entry):
+                if is_group(sub):
+                    yield join(path, f"{name}/{below}"), sub
 
 
-def _frames(entry: Any) -> Any:
-    for place in ("data/data", "instrument/detector/data"):
-        node = _get(entry, place)
-        if _is_dataset(node) and len(node.shape) == 3 and is_numeric(node.dtype):
-            return node
+def _frames(entry: Any) -> str | None:
+    """Return the place of the frames in an entry: the signal of its data, or what the detector recorded."""
+    for place in reversed(_DATA_PLACES):
+        node = get(entry, place)
+        if is_dataset(node) and len(node.shape) == 3 and is_numeric(node.dtype):
+            return place
     return None
 
 
 def _image_key(entry: Any) -> Any:
+    """Return the image_key; with none, ESRF's image_key_control, which tells more apart."""
+    key = _find_key(entry, "image_key")
+    return _find_key(entry, "image_key_control") if key is None else key
+
+
+def _find_key(entry: Any, name: str) -> Any:
     for place in _KEY_PLACES:
-        node = _get(entry, place)
-        if _is_dataset(node):
+        node = get(entry, place.replace("image_key", name))
+        if is_dataset(node):
             return node
-    return _search(entry, _DEPTH)
+    return _search(entry, name, _DEPTH)
 
 
-def _search(group: Any, depth: int) -> Any:
-    node = _get(group, "image_key")
-    if _is_dataset(node):
+def _search(group: Any, name: str, depth: int) -> Any:
+    node = get(group, name)
+    if is_dataset(node):
         return node
     if depth:
-        for child in children(group):
-            if not hasattr(child, "shape") and hasattr(child, "keys"):
-                found = _search(child, depth - 1)
+        for _, child in members(group):
+            if is_group(child):
+                found = _search(child, name, depth - 1)
                 if found is not None:
                     return found
     return None
 
 
-def _nxtomo(entry: Any, location: Location) -> Tomography:
-    data, image_key = _frames(entry), _image_key(entry)
+def _nxtomo(path: str, entry: Any, location: Location) -> Tomography:
+    place, image_key = _frames(entry), _image_key(entry)
+    assert place is not None
+    data = entry[place]
+    name = join(path, next(p for p in _DATA_PLACES if get(entry, p) == data))
     if image_key.size != data.shape[0] or not is_numeric(image_key.dtype):
         raise FileFormatError(
-            f"`{location}:{entry.name}` has {data.shape[0]} frames, but an image_key of shape "
-            f"{image_key.shape}. Open the frames by name, as in `{location.path.name}:{data.name}`."
+            f"`{location.path}:{path}` has {data.shape[0]} frames, but an image_key of shape "
+            f"{image_key.shape}. Open the frames by name, as in `{location.path.name}:{name}`."
         )
     key = np.asarray(image_key[()]).ravel()
+    key = np.where(key == _ALIGNMENT, _PROJECTION, key)
     frames = {kind: np.flatnonzero(key == kind) for kind in (_PROJECTION, _FLAT, _DARK)}
     if not frames[_PROJECTION].size:
         raise FileFormatError(
-            f"`{location}:{entry.name}` has no projection (image_key 0) but {frames[_FLAT].size} flats and "
-            f"{frames[_DARK].size} darks. Open all frames by name, as in `{location.path.name}:{data.name}`."
+            f"`{location.path}:{path}` has no projection (image_key 0) but {frames[_FLAT].size} flats and "
+            f"{frames[_DARK].size} darks. Open all frames by name, as in `{location.path.name}:{name}`."
         )
     angles = _angles(entry, _ANGLE_PLACES, {len(key), frames[_PROJECTION].size})
     if angles is not None and len(angles) == len(key):
         angles = angles[frames[_PROJECTION]]
-    return Tomography("nxtomo", data, frames[_PROJECTION], data, frames[_FLAT], data, frames[_DARK], angles)
+    return Tomography(
+        "nxtomo", data, name, frames[_PROJECTION], data, frames[_FLAT], data, frames[_DARK], angles
+    )
 
 
-def _dxchange(group: Any) -> Tomography | None:
-    exchange = _get(group, "exchange")
-    if exchange is None or not hasattr(exchange, "keys"):
+def _dxchange(group: Any, location: Location) -> Tomography | None:
+    exchange = get(group, "exchange")
+    if exchange is None or not is_group(exchange):
         return None
-    data, flats, darks = (_get(exchange, name) for name in ("data", "data_white", "data_dark"))
-    if not _is_dataset(data) or len(data.shape) != 3:
+    data, flats, darks = (get(exchange, name) for name in ("data", "data_white", "data_dark"))
+    if not is_dataset(data) or len(data.shape) != 3:
         return None
-    flats, darks = (part if _is_dataset(part) else None for part in (flats, darks))
+    flats, darks = (part if is_dataset(part) else None for part in (flats, darks))
     angles = _angles(exchange, ("theta",), {data.shape[0]})
-    return Tomography("dxchange", data, None, flats, None, darks, None, angles)
+    path = join(location.inside, "exchange")
+    return Tomography("dxchange", data, join(path, "data"), None, flats, None, darks, None, angles)
 
 
 def _angles(group: Any, places: tuple[str, ...], numbers: set[int]) -> Float64 | None:
     """Return angles in degrees, whatever their unit, where there are as many as expected."""
     for place in places:
-        node = _get(group, place)
-        if _is_dataset(node) and is_numeric(node.dtype) and node.shape in {(n,) for n in numbers}:
+        node = get(group, place)
+        if is_dataset(node) and is_numeric(node.dtype) and node.shape in {(n,) for n in numbers}:
             unit = node.attrs.get("units", "")
             values = np.asarray(node[()], np.float64)
             in_radians = (unit.decode() if isinstance(unit, bytes) else str(unit)).lower().startswith("rad")

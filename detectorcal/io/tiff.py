@@ -30,14 +30,10 @@ from detectorcal._files import reading
 from detectorcal._typing import Shape
 from detectorcal.io._names import FORMATS, Location, describe, is_pattern, native, stack_shape
 from detectorcal.io._stack import ArrayReader, FrameStack, Reader, Window
-from detectorcal.io._writer import Plan, RawSink, Sink
+from detectorcal.io._tiff_pages import RESERVED, create
 
-_LARGEST_CLASSIC = 2**32 - 2**25
-"""Bytes that a classic TIFF may hold: its offsets have 32 bits; the reserve is tifffile's own."""
-_BYTES_PER_PAGE = 512
-"""Upper estimate of what a page takes beside its pixels."""
-_RESERVED = {"shape", "axes", "truncate"}
-"""Words that tifffile itself writes into, or reads from, the JSON ImageDescription."""
+__all__ = ["create", "list_files", "open_stack", "read_attributes"]
+
 _PALETTE = 3
 _BIGTIFF = 43
 # What tifffile says of a file that ends too early or refers to others that are gone.
@@ -68,37 +64,7 @@ def read_attributes(location: Location) -> dict[str, Any]:
             found = None
         except Exception as error:
             raise _damaged(location.path, str(error)) from error
-    return {key: found[key] for key in found if key not in _RESERVED} if isinstance(found, dict) else {}
-
-
-def create(path: Path, plan: Plan) -> Sink:
-    """Write a greyscale TIFF without its pixels, frames to follow."""
-    import tifffile
-
-    if plan.dtype.kind == "b":
-        raise InputError("`dtype` must not be bool for a TIFF, which packs booleans into bits. Use uint8.")
-    if reserved := _RESERVED.intersection(plan.attributes):
-        raise InputError(
-            f"`attributes` of a TIFF must not be named {', '.join(sorted(reserved))}: rename them."
-        )
-    with tifffile.TiffWriter(path, bigtiff=needs_bigtiff(plan)) as tif:
-        offset, _ = tif.write(
-            None,
-            # a lone frame is an image to other programs, not a stack of one
-            shape=plan.shape[1:] if len(plan.shape) == 3 and plan.shape[0] == 1 else plan.shape,
-            dtype=plan.dtype,
-            photometric="minisblack",
-            metadata=plan.attributes,
-            software="detectorcal",
-            returnoffset=True,
-        )
-    return RawSink(path, offset, plan)
-
-
-def needs_bigtiff(plan: Plan) -> bool:
-    """Tell whether the file is too large for 32-bit offsets."""
-    pages = plan.shape[0] if len(plan.shape) > 2 else 1
-    return plan.nbytes + pages * _BYTES_PER_PAGE > _LARGEST_CLASSIC
+    return {key: found[key] for key in found if key not in RESERVED} if isinstance(found, dict) else {}
 
 
 class _Listener(logging.Filter):

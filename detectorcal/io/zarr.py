@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from detectorcal._errors import DamagedFileError, FileFormatError, InputError, MissingFileError
 from detectorcal._files import identity_of, is_zarr_store, recover_folder, sync_folder, sync_tree
 from detectorcal._typing import Shape
+from detectorcal.io._compression import zarr_compressors
 from detectorcal.io._names import Location, is_numeric, native, stack_shape
 from detectorcal.io._stack import FrameStack, Window
 from detectorcal.io._writer import Plan
-
-CHUNK_BYTES = 2**20
-"""Small frames share a chunk up to this size, so that a store does not become a myriad of files."""
 
 _MOST_CHUNKS = 2**14
 """Of one frame; so many take zarr about two seconds."""
@@ -52,13 +50,13 @@ def create(path: Path, plan: Plan) -> "ZarrSink":
     """Create an array of format 3 at the root of a store."""
     import zarr
 
-    per_chunk = _frames_per_chunk(plan)
     try:
         array = zarr.create_array(
             str(path),
             shape=plan.shape,
             dtype=plan.dtype,
-            chunks=plan.chunks or (per_chunk, *plan.shape[1:]),
+            chunks=plan.chunk,
+            compressors=zarr_compressors(plan.compression, plan.dtype),
             attributes=plan.attributes,
             zarr_format=3,
         )
@@ -84,14 +82,9 @@ def reopen(path: Path, plan: Plan) -> "ZarrSink":
         array = zarr.open_array(str(path), mode="r+", zarr_format=3)
     except Exception as error:  # zarr passes on whatever its parsers raise
         raise DamagedFileError(f"`{path}` is damaged ({error!r}). Start again with `--overwrite`.") from error
-    chunks = (_frames_per_chunk(plan), *plan.shape[1:])
-    if (array.shape, _dtype(array), array.chunks) != (plan.shape, plan.dtype, chunks):
+    if (array.shape, _dtype(array), array.chunks) != (plan.shape, plan.dtype, plan.chunk):
         raise DamagedFileError(f"`{path}` holds other data than asked for. Start again with `--overwrite`.")
-    return ZarrSink(path, chunks[0], array)
-
-
-def _frames_per_chunk(plan: Plan) -> int:
-    return max(1, min(plan.shape[0], CHUNK_BYTES // (plan.nbytes // plan.shape[0])))
+    return ZarrSink(path, plan.chunk[0], array)
 
 
 class ZarrSink:

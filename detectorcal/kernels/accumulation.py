@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detectorcal._arrays import namespace, sum_of_products
-from detectorcal._typing import Array
-from detectorcal.kernels.filling import Filling
+from detectorcal._arrays import namespace, put_like, sum_of_products
+from detectorcal._typing import Array, Shape
+from detectorcal.kernels.filling import Filling, filling_for
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import ResponseModel
 from detectorcal.kernels.smoothing import Smoother, Smoothing, smoother_for
@@ -110,12 +110,37 @@ class Accumulation:
     cutoff: float
     saturation: float | None
     reject: float | None
-    filling: Filling | None
-    """Pixels that are not to be believed in any frame."""
+    kept_out: np.ndarray | None = None
+    """Pixels that are not to be believed in any frame, and filled before smoothing."""
+    hopeless: np.ndarray | None = None
+    """Those of them that take no part in the sums either."""
+    filling: Filling | None = None
+    """How they are filled; made for each piece."""
+    outside: Array | None = None
+    """Pixels of the bounding box of a region that are not of it, and take no part."""
+
+    def pieces(self, shape: Shape) -> list[tuple[tuple[slice, ...], Accumulation]]:
+        """Give where each region lies, and what is done there, as if it were a detector of its own."""
+        regions = self.smoothing.regions
+        if regions is None:
+            box = tuple(slice(0, n) for n in shape)
+            return [(box, self._piece(box, None))]
+        return [(box, self._piece(box, inside)) for box, inside in regions.pieces]
+
+    def _piece(self, box: tuple[slice, ...], inside: np.ndarray | None) -> Accumulation:
+        alone = replace(self, smoothing=replace(self.smoothing, regions=None), kept_out=None, hopeless=None)
+        outside = None if inside is None else ~inside
+        if self.kept_out is None or self.hopeless is None:
+            return replace(alone, outside=outside)
+        kept_out, hopeless = self.kept_out[box], self.hopeless[box]
+        return replace(alone, outside=outside, filling=filling_for(kept_out, hopeless, outside))
 
     def placed(self, like: Array, dtype: np.dtype) -> Accumulation:
         """Give the same for frames of the library and device of ``like``, in the precision of the work."""
-        return self if self.filling is None else replace(self, filling=self.filling.placed(like, dtype))
+        filling = None if self.filling is None else self.filling.placed(like, dtype)
+        return replace(
+            self, filling=filling, outside=None if self.outside is None else put_like(self.outside, like)
+        )
 
     def condense(self, frames: Array, dark: Array) -> Condensed:
         """Mask, fill and condense whole frames.
@@ -133,7 +158,7 @@ class Accumulation:
         """
         xp = namespace(frames)
         full = self._where_hoped(None if self.saturation is None else _saturated(frames, self.saturation))
-        if self.reject is None and (full is None or not bool(xp.any(full))):
+        if self.reject is None and self.outside is None and (full is None or not bool(xp.any(full))):
             with _nothing_believed():
                 smoothed = self._project(frames, dark)
             if smoothed is not None and bool(xp.all(xp.isfinite(smoothed))):
@@ -146,7 +171,9 @@ class Accumulation:
 
     def _where_hoped(self, masked: Array | None) -> Array | None:
         """Leave out of a mask the pixels that take no part in any frame."""
-        return masked if masked is None or self.filling is None else masked & ~self.filling.hopeless
+        if masked is not None and self.filling is not None:
+            masked = masked & ~self.filling.hopeless
+        return masked if masked is None or self.outside is None else masked & ~self.outside
 
     def _project(self, frames: Array, dark: Array) -> Array | None:
         """Condense frames in which nothing but what the filling knows is wrong; None where more is."""
@@ -167,7 +194,8 @@ class Accumulation:
         full = xp.zeros_like(masked) if full is None else full
         out = self._taken_out(masked)
         masked, full = masked | out, full & ~out
-        measured = self._filled(xp.where(out, xp.zeros_like(measured), measured), masked & ~out)
+        unknown = masked & ~out if self.outside is None else (masked & ~out) | self.outside
+        measured = self._filled(xp.where(out, xp.zeros_like(measured), measured), unknown)
         if self.reject is not None:
             medians = median_of_neighbours(measured)
             spots = find_spots(measured, medians, self.reject)
@@ -178,14 +206,16 @@ class Accumulation:
     def _taken_out(self, masked: Array) -> Array:
         """Find the frames that take no part, as an array that a mask of all can be joined with.
 
-        They are those in which more than half of the pixels that usually are to be believed are not: from what
-        is left no expected values can be made.
+        They are those in which more than half of the pixels that usually are to be believed are not: from
+        what is left no expected values can be made.
         """
         xp = namespace(masked)
         axes = tuple(range(1, masked.ndim))
-        believed = (
-            xp.ones_like(masked[:1, ...]) if self.filling is None else ~self.filling.kept_out[None, ...]
-        )
+        believed = xp.ones_like(masked[:1, ...])
+        if self.filling is not None:
+            believed = believed & ~self.filling.kept_out
+        if self.outside is not None:
+            believed = believed & ~self.outside
         count = xp.sum(xp.astype(masked & believed, xp.int64), axis=axes, keepdims=True)
         return 2 * count > xp.sum(xp.astype(believed, xp.int64), axis=axes, keepdims=True)
 

@@ -16,13 +16,13 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from detectorcal._arrays import is_numpy, namespace
+from detectorcal._arrays import is_numpy, namespace, put_like
 from detectorcal._typing import Array, Float64
 from detectorcal.kernels.accumulation import subtract_dark
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import Curve, StraightLine
 
-__all__ = ["Inverse", "Maps", "correct", "record", "replace_spots", "scale_map"]
+__all__ = ["Drift", "Inverse", "Maps", "ScanMaps", "correct", "record", "replace_spots", "scale_map"]
 
 
 class Inverse(NamedTuple):
@@ -76,21 +76,164 @@ class Maps(NamedTuple):
             )
 
     def each(self, change: Callable[[Array], Array]) -> Maps:
-        """Give the maps with each of them changed: cut to some rows, or moved to a device."""
+        """Give the maps with each of them changed, as by moving them to a device."""
         return Maps(*(None if m is None else change(m) for m in self))
 
-    def apply(self, measured: Array) -> Array:
-        """Correct measured values in place, where the array library can."""
+    @property
+    def alike(self) -> bool:
+        """Whether all frames have the same maps."""
+        return True
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing of the size of the result is made beside it."""
+        return self.scale is not None
+
+    def rows(self, rows: slice) -> Maps:
+        """Give the maps of some rows."""
+        return self.each(lambda m: m[rows, ...])
+
+    def part(self, run: slice | np.ndarray) -> Maps:
+        """Give the maps of some frames: those of any."""
+        return self
+
+    def of_frames(self) -> Maps:
+        """Give the maps that frames are corrected with."""
+        return self
+
+    def over(self, divisor: Array) -> Maps:
+        """Give the maps that divide the result by an array of shape (n_frames or 1, *shape) as well."""
+        if self.scale is not None:
+            return Maps(self.dark, self.scale / divisor)
+        square = divisor * divisor
+        return Maps(self.dark, None, self.half * divisor, self.half_squared * square, self.bend * square)
+
+    def apply(self, measured: Array, beyond: Callable[..., object] | None = None) -> Array:
+        """Correct measured values in place, where the array library can.
+
+        A reading that no intensity gives is NaN, and ``beyond`` is called where there is one: on NumPy by the
+        processor's own flag, which costs nothing; whenever there might be on other libraries.
+        """
         if self.scale is not None:
             measured *= self.scale
             return measured
         root = measured * self.bend
         root += self.half_squared
-        with np.errstate(invalid="ignore"):  # a reading that no intensity gives is NaN
-            root = np.sqrt(root, out=root) if is_numpy(root) else namespace(root).sqrt(root)
+        if is_numpy(root):
+            heeded = {"invalid": "ignore"} if beyond is None else {"invalid": "call", "call": beyond}
+            with np.errstate(**heeded):
+                np.sqrt(root, out=root)
+        else:
+            root = namespace(root).sqrt(root)
+            if beyond is not None:
+                beyond()
         root += self.half
         measured /= root
         return measured
+
+
+class Drift(NamedTuple):
+    """How the light of each frame differs from that of the flat which a correction divides by.
+
+    The result of frame `i` is multiplied by ``factor[i]``, and divided by
+    ``(1 - share[i]) * beams[before[i]] + share[i] * beams[after[i]]``.
+    """
+
+    beams: Array | None
+    """Expected flats over the correction's own, (n_groups, *detector_shape); None if there is no other."""
+    before: np.ndarray
+    """Number of the flats that are used, (n_frames,), int."""
+    after: np.ndarray
+    """Number of those which they go over to, alike."""
+    share: Float64
+    """How far they have done so, from 0 to 1, (n_frames,)."""
+    factor: Float64
+    """(n_frames,), float64."""
+    noise: Float64
+    """Variance of the flats that each frame is divided by, over that of all of them, (n_frames,)."""
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return len(self.factor)
+
+    def part(self, run: slice | np.ndarray) -> Drift:
+        """Give that of some frames."""
+        return Drift(self.beams, *(values[run] for values in self[1:]))
+
+    def astype(self, dtype: np.dtype) -> Drift:
+        """Give it with beams of another precision."""
+        return self.with_beams(lambda beams: beams.astype(dtype, copy=False))
+
+    def flat_noise(self, like: Array) -> Array:
+        """Give ``noise`` for each frame, (n_frames, 1, ...), in the library of ``like``."""
+        return self._per_frame(self.noise, like)
+
+    def _per_frame(self, values: Float64, like: Array) -> Array:
+        dtype = str(like.dtype).rpartition(".")[2]
+        return put_like(values.reshape(-1, *(1,) * like.ndim).astype(dtype), like)
+
+    def with_beams(self, change: Callable[[Array], Array]) -> Drift:
+        """Give it with the beams changed: cut to some rows, cast, or moved to a device."""
+        return self if self.beams is None else self._replace(beams=change(self.beams))
+
+    def divisor(self, like: Array) -> Array:
+        """Give what the frames are divided by, (n_frames or 1, *shape), in the library of ``like``."""
+        if self.beams is None:
+            return self._per_frame(1 / self.factor, like)
+        alike = not self.share.any() and np.ptp(self.before) == 0 and np.ptp(self.factor) == 0
+        frames = [self._of_frame(i) for i in range(1 if alike else self.n_frames)]
+        return namespace(like).stack(frames)
+
+    def _of_frame(self, i: int) -> Array:
+        assert self.beams is not None
+        divisor = self.beams[int(self.before[i]), ...] * float((1 - self.share[i]) / self.factor[i])
+        if self.share[i]:
+            divisor += self.beams[int(self.after[i]), ...] * float(self.share[i] / self.factor[i])
+        return divisor
+
+
+class ScanMaps(NamedTuple):
+    """The maps of a correction whose light differs from frame to frame."""
+
+    maps: Maps
+    drift: Drift
+    inverse: bool = False
+    """Whether the result is multiplied by what it was divided by."""
+
+    @property
+    def dark(self) -> Array:
+        """DN."""
+        return self.maps.dark
+
+    @property
+    def alike(self) -> bool:
+        """As :attr:`Maps.alike`."""
+        return False
+
+    @property
+    def alone(self) -> bool:
+        """As :attr:`Maps.alone`."""
+        return False
+
+    def each(self, change: Callable[[Array], Array]) -> ScanMaps:
+        """As :meth:`Maps.each`, and so on."""
+        return self._replace(maps=self.maps.each(change), drift=self.drift.with_beams(change))
+
+    def rows(self, rows: slice) -> ScanMaps:
+        """As :meth:`Maps.rows`."""
+        return self._replace(
+            maps=self.maps.rows(rows), drift=self.drift.with_beams(lambda beams: beams[:, rows, ...])
+        )
+
+    def part(self, run: slice | np.ndarray) -> ScanMaps:
+        """As :meth:`Maps.part`, but that they are those of no others."""
+        return self._replace(drift=self.drift.part(run))
+
+    def of_frames(self) -> Maps:
+        """As :meth:`Maps.of_frames`, one of each for every frame."""
+        divisor = self.drift.divisor(self.maps.dark)
+        return self.maps.over(1 / divisor if self.inverse else divisor)
 
 
 def scale_map(coef: Float64, flat: Float64 | None) -> Float64:
@@ -144,7 +287,13 @@ def replace_spots(frames: Array, n_spreads: float) -> Array:
     return xp.where(find_spots(whole, medians, n_spreads) & finite, medians, frames)
 
 
-def correct(frames: Array, maps: Maps, reject: float | None, out: Array | None) -> Array:
+def correct(
+    frames: Array,
+    maps: Maps,
+    reject: float | None,
+    out: Array | None,
+    beyond: Callable[..., object] | None = None,
+) -> Array:
     """Correct frames, or rows of them when nothing is rejected.
 
     Parameters
@@ -157,6 +306,8 @@ def correct(frames: Array, maps: Maps, reject: float | None, out: Array | None) 
         Spots beyond so many robust spreads are replaced by the median around them.
     out : NumPy array of the shape of ``frames``, or None
         Where the result goes.
+    beyond : callable or None
+        Called where a reading is one that no intensity gives; see :meth:`Maps.apply`.
 
     Returns
     -------
@@ -167,9 +318,9 @@ def correct(frames: Array, maps: Maps, reject: float | None, out: Array | None) 
         out = np.empty(frames.shape, maps.dark.dtype) if out is None else out
         np.copyto(out, frames, casting="unsafe")
         out -= maps.dark
-        return maps.apply(out)
+        return maps.apply(out, beyond)
     measured = subtract_dark(frames, maps.dark)
-    corrected = maps.apply(measured if reject is None else replace_spots(measured, reject))
+    corrected = maps.apply(measured if reject is None else replace_spots(measured, reject), beyond)
     if out is None:
         return corrected
     out[...] = corrected

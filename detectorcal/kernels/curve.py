@@ -42,6 +42,7 @@ from detectorcal.kernels.pairs import (
     noise_scale,
     nonzero,
     pair_in,
+    same_region,
 )
 
 __all__ = ["Curved", "Noise", "estimate_noise", "frame_sums", "level_span", "posterior"]
@@ -122,9 +123,11 @@ class Curved:
         told["pair_w_r2"] = xp.sum(squares, axis=0, dtype=frame.dtype)
         return sums | {name: at_left_pixel(values, frame, pair) for name, values in told.items()}
 
-    def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
+    def solve(
+        self, sums: Mapping[str, Float64], system_gain: float | None, labels: np.ndarray | None = None
+    ) -> Response:
         """Solve for the posterior of each pixel; NaN where the sums do not determine it."""
-        noise = estimate_noise(sums, system_gain)
+        noise = estimate_noise(sums, system_gain, labels)
         curve = posterior(sums, noise)
         with np.errstate(divide="ignore", invalid="ignore"):
             coef = 1 / curve.gain
@@ -239,7 +242,9 @@ def level_span(sums: Mapping[str, Float64]) -> float:
     return float(np.sum(schur[np.isfinite(schur)]) / total) ** 0.5 if total > 0 else 0.0
 
 
-def estimate_noise(sums: Mapping[str, Float64], system_gain: float | None) -> Noise:
+def estimate_noise(
+    sums: Mapping[str, Float64], system_gain: float | None, labels: np.ndarray | None
+) -> Noise:
     r"""Estimate what all pixels share, from pairs of near pixels.
 
     The difference D of the residuals of two pixels follows the same model in their sum S, with twice the
@@ -251,6 +256,8 @@ def estimate_noise(sums: Mapping[str, Float64], system_gain: float | None) -> No
         The sums of :class:`Curved`.
     system_gain : float or None
         K, DN per electron, if it is known; else it is estimated.
+    labels : array of shape detector_shape, int, or None
+        Label of each pixel's region, if there are any: pairs are of one region.
 
     Returns
     -------
@@ -259,16 +266,16 @@ def estimate_noise(sums: Mapping[str, Float64], system_gain: float | None) -> No
     weight = float(np.sum(sums["w_s2"]))
     centre = float(np.sum(sums["w_s3"])) / weight if weight > 0 else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        K = _system_gain(sums) if system_gain is None else system_gain
-        return Noise(K, centre, 0.0 if np.isnan(K) else _prior_std(sums, K))
+        K = _system_gain(sums, labels) if system_gain is None else system_gain
+        return Noise(K, centre, 0.0 if np.isnan(K) else _prior_std(sums, K, labels))
 
 
-def _system_gain(sums: Mapping[str, Float64]) -> float:
+def _system_gain(sums: Mapping[str, Float64], labels: np.ndarray | None) -> float:
     """Estimate K from how pairs of pixels scatter about a curve of their own; NaN if they do not tell."""
     some_rows = sampled_rows(sums["frames"].ndim)
     frames = sums["frames"][some_rows]
     pair = pair_in(frames.shape[-1])
-    used = None if pair is None else comparable_pairs(frames, pair, fewest=3)
+    used = None if pair is None else comparable_pairs(frames, pair, 3, labels)
     if pair is None or used is None:
         return float("nan")
     told = {
@@ -283,7 +290,7 @@ def _system_gain(sums: Mapping[str, Float64]) -> float:
     return max(noise_scale(told["pair_w_r2"] - explained, freedom), 0.0)
 
 
-def _prior_std(sums: Mapping[str, Float64], K: float) -> float:
+def _prior_std(sums: Mapping[str, Float64], K: float, labels: np.ndarray | None) -> float:
     """Estimate how much curvatures differ, from differences between near pixels.
 
     What smoothing does to a beam that moves, near pixels share; pixels near an edge have no say all the same.
@@ -298,6 +305,8 @@ def _prior_std(sums: Mapping[str, Float64], K: float) -> float:
     if pair is None:
         return 0.0
     used = bent[:, pair.left] & bent[:, pair.right]
+    if labels is not None:
+        used &= same_region(np.atleast_2d(labels)[inner], pair)
     curvature, variance = bend / schur, K / schur
     between = (curvature[:, pair.right] - curvature[:, pair.left])[used]
     added = _added_variance(between, (variance[:, pair.right] + variance[:, pair.left])[used])

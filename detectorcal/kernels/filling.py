@@ -84,7 +84,9 @@ class Filling:
         return xp.reshape(xp.take(xp.concat([flat, filled], axis=1), self.order, axis=1), frames.shape)
 
 
-def filling_for(kept_out: np.ndarray, hopeless: np.ndarray) -> Filling | None:
+def filling_for(
+    kept_out: np.ndarray, hopeless: np.ndarray, outside: np.ndarray | None = None
+) -> Filling | None:
     """Work out how pixels are filled in every frame.
 
     Parameters
@@ -93,15 +95,20 @@ def filling_for(kept_out: np.ndarray, hopeless: np.ndarray) -> Filling | None:
         The pixels that are not to be believed.
     hopeless : array of shape detector_shape, bool
         Those of them that take no part in the sums either.
+    outside : array of shape detector_shape, bool, or None
+        Pixels that are no one's neighbours, and are not filled: what is not of a region.
 
     Returns
     -------
     Filling or None
         None where there are none. Without a good pixel on the detector the weights are 0.
     """
+    if outside is not None:
+        kept_out, hopeless = kept_out & ~outside, hopeless & ~outside
     places = np.flatnonzero(kept_out)
     if not places.size:
         return None
+    whole, kept_out = kept_out, kept_out if outside is None else kept_out | outside
     sources = np.zeros((N_NEIGHBOURS, places.size), np.int64)
     weights = np.zeros((N_NEIGHBOURS, places.size))
     todo, step = np.arange(places.size), 1
@@ -117,8 +124,8 @@ def filling_for(kept_out: np.ndarray, hopeless: np.ndarray) -> Filling | None:
         good = np.flatnonzero(~kept_out)[:N_NEIGHBOURS]
         sources[:, todo], weights[: good.size, todo] = good[0], 1 / good.size
         sources[: good.size, todo] = good[:, None]
-    hoped = np.flatnonzero(kept_out & ~hopeless)
-    return Filling(kept_out, hopeless, hoped, places, sources, weights)
+    hoped = np.flatnonzero(whole & ~hopeless)
+    return Filling(whole, hopeless, hoped, places, sources, weights)
 
 
 def _nearest(kept_out: np.ndarray, places: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:

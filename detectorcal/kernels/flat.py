@@ -11,7 +11,9 @@ from detectorcal.kernels.correction import Inverse, replace_spots
 from detectorcal.kernels.curve import MOMENTS, Noise, frame_sums, posterior
 from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import Curve
-from detectorcal.kernels.smoothing import Smoothing, gaussian
+from detectorcal.kernels.piecewise import each_alone, fill_within, gaussian_within
+from detectorcal.kernels.regions import Regions
+from detectorcal.kernels.smoothing import Smoothing
 
 __all__ = ["follow_residuals", "heed_flat", "smoothed_flat"]
 
@@ -37,22 +39,27 @@ def smoothed_flat(flat: Float64, smoothing: Smoothing, reject: float | None) -> 
     flat : array of shape detector_shape, float64
         Flat minus dark, DN; what is not finite is filled from its neighbours.
     smoothing : Smoothing
-        The Gaussian that takes the pixels' pattern out of the flat.
+        The Gaussian that takes the pixels' pattern out of the flat, and the regions it acts within.
     reject : float or None
         Robust spreads from the median of its neighbours beyond which a pixel is replaced by it.
 
     Returns
     -------
     clean, smooth : arrays of shape detector_shape, float64
-        DN.
+        DN. In gaps both are continued from the regions around: what is masked there may be looked at.
     """
     frame = flat[None]
     masked = ~np.isfinite(frame)
+    regions = smoothing.regions
     if masked.any():
-        frame = fill_masked(frame, masked)
+        frame = fill_within(frame, masked, regions)
     if reject is not None:
-        frame = replace_spots(frame, reject)
-    return frame[0], gaussian(frame, smoothing)[0]
+        frame = each_alone(lambda piece: replace_spots(piece, reject), frame, regions)
+    smooth = gaussian_within(frame, smoothing)
+    if regions is not None and (gaps := regions.gaps[None]).any():
+        smooth = fill_masked(smooth, gaps)
+        frame = np.where(gaps, smooth, frame)
+    return frame[0], smooth[0]
 
 
 def follow_residuals(clean: Float64, smooth: Float64, inverse: Inverse, n_std: float) -> Float64:
@@ -90,6 +97,7 @@ def heed_flat(
     curve: Curve,
     noise: Noise,
     rho: float,
+    regions: Regions | None,
 ) -> tuple[Curve, np.ndarray]:
     """Take a flat for what it is: one more frame of the sweep, of weight ``n_flats``, and the latest.
 
@@ -110,6 +118,8 @@ def heed_flat(
         What all pixels share.
     rho : float
         As the model's ``read_noise_level``, DN.
+    regions : Regions or None
+        Neighbours are pixels of the same region.
 
     Returns
     -------
@@ -124,21 +134,21 @@ def heed_flat(
     with np.errstate(divide="ignore", invalid="ignore"):
         off = (measured - curve.response(expected)) / np.sqrt(variance)
     off = np.where(told & np.isfinite(off), off, 0.0)
-    changed = np.abs(off - _shared(off)) > CHANGED
+    changed = np.abs(off - _shared(off, regions)) > CHANGED
     flat = frame_sums(np.where(told, expected, 0.0), np.where(told, measured, 0.0), n_flats, rho)
     swept = np.where(changed, DISCOUNT, 1.0)
     return posterior({name: swept * sums[name] + flat[name] for name in MOMENTS}, noise), changed
 
 
-def _shared(off: Float64) -> Float64:
+def _shared(off: Float64, regions: Regions | None) -> Float64:
     """Take a robust mean over near pixels, Huber's [1]_: outliers pull no more than the cut.
 
     References
     ----------
     .. [1] P. J. Huber, Ann. Math. Statist. 35 (1964) 73, https://doi.org/10.1214/aoms/1177703732
     """
-    near = Smoothing(SHARED_SIGMA, "nearest", 0.0, 4.0)
-    shared: Float64 = gaussian(off[None], near)[0]
+    near = Smoothing(SHARED_SIGMA, "nearest", 0.0, 4.0, regions=regions)
+    shared: Float64 = gaussian_within(off[None], near)[0]
     for _ in range(SHARED_STEPS):
-        shared = shared + gaussian(np.clip(off - shared, -SHARED_CLIP, SHARED_CLIP)[None], near)[0]
+        shared = shared + gaussian_within(np.clip(off - shared, -SHARED_CLIP, SHARED_CLIP)[None], near)[0]
     return shared

@@ -71,9 +71,11 @@ class Photon:
         """Tell how pixels scatter and bend."""
         return line_evidence(sums, lambda where: (sums["expected_difference"][where], None))
 
-    def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
+    def solve(
+        self, sums: Mapping[str, Float64], system_gain: float | None, labels: np.ndarray | None = None
+    ) -> Response:
         r"""Solve the line; relative variance :math:`K c / \sum s`."""
-        gain = estimate_system_gain(sums) if system_gain is None else system_gain
+        gain = estimate_system_gain(sums, labels) if system_gain is None else system_gain
         with _nothing_by_nothing():
             coef = 1 + sums["difference"] / (sums["expected"] - sums["difference"])
             return Response(coef, gain * coef / sums["expected"], gain, _mean_level(sums))
@@ -112,14 +114,16 @@ class Croton:
 
         return line_evidence(sums, moments)
 
-    def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
+    def solve(
+        self, sums: Mapping[str, Float64], system_gain: float | None, labels: np.ndarray | None = None
+    ) -> Response:
         r"""Solve the line; relative variance :math:`K c \sum s^3 / (\sum s^2)^2`.
 
         Propagating :math:`\mathrm{var}(m) = K m` through the estimator gives this; the textbook formula
         for unweighted least squares, which takes the noise for the same in all frames, is 17 % low.
         It is :math:`K c / \sum s` times the sweep's own :func:`_skewness`.
         """
-        gain = estimate_system_gain(sums) if system_gain is None else system_gain
+        gain = estimate_system_gain(sums, labels) if system_gain is None else system_gain
         with _nothing_by_nothing():
             coef = sums["measured_difference"] / sums["measured_squared"]
             coef += 1
@@ -181,7 +185,7 @@ def _pair_scatter(expected: Array, measured: Array) -> Array:
     return at_left_pixel(xp.sum(between, axis=0, dtype=frame.dtype), frame, pair)
 
 
-def estimate_system_gain(sums: Mapping[str, Float64]) -> float:
+def estimate_system_gain(sums: Mapping[str, Float64], labels: np.ndarray | None = None) -> float:
     r"""Estimate K, DN per electron, from how pairs of pixels scatter about a line of their own.
 
     The difference D of two pixels follows :math:`D = \delta S` with photon noise of variance
@@ -192,6 +196,8 @@ def estimate_system_gain(sums: Mapping[str, Float64]) -> float:
     ----------
     sums : mapping of str to array
         The sums of :class:`Photon`.
+    labels : array of shape detector_shape, int, or None
+        Label of each pixel's region, if there are any: pairs are of one region.
 
     Returns
     -------
@@ -203,7 +209,7 @@ def estimate_system_gain(sums: Mapping[str, Float64]) -> float:
         sums[name][some_rows] for name in ("frames", "difference", "expected", "pair_scatter")
     )
     pair = pair_in(frames.shape[-1])
-    used = None if pair is None else comparable_pairs(frames, pair, fewest=2)
+    used = None if pair is None else comparable_pairs(frames, pair, 2, labels)
     if pair is None or used is None:
         return float("nan")
     left, right = pair

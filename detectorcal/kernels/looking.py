@@ -54,6 +54,8 @@ class _Course(NamedTuple):
     response: np.ndarray
     follows: np.ndarray
     """The slope, or the response where the levels differ too little to ask for it."""
+    leverage: np.ndarray
+    """Relative error of that over the relative error of one group."""
     scatter: np.ndarray
     level: np.ndarray
     """Of the pixels around, DN."""
@@ -105,7 +107,7 @@ def unlike_neighbours(
             strange = _strange_response(here, response) | _scatters(here.scatter, scatter.level, len(groups))
             if dark is not None:
                 strange |= _strange_dark(band.part(dark[band.rows]), of_dark[0], here.level)
-            dead, hot = _deaf(here, follows.spread)
+            dead, hot = _deaf(here, follows.spread, len(groups) ** 0.5 * response.spread)
             strange, dead, hot = (each & (here.level > dimmest) for each in (strange, dead, hot))
         flags = strange * np.uint8(DEFECTS["nonlinear"])
         flags[dead], flags[hot] = DEFECTS["dead"], DEFECTS["hot"]
@@ -134,7 +136,8 @@ def _course_of(measured: np.ndarray, expected: np.ndarray) -> _Course:
     rest /= expected
     scatter = rest.sum(axis=0) / level
     evenness = measured.min(axis=0) / measured.max(axis=0)
-    return _Course(response, np.where(told, slope, response), scatter, level, evenness)
+    leverage = np.where(told, level / np.sqrt(squares), 1.0)
+    return _Course(response, np.where(told, slope, response), leverage, scatter, level, evenness)
 
 
 def _strange_response(course: _Course, around: Usual) -> np.ndarray:
@@ -162,9 +165,10 @@ def _scatters(scatter: np.ndarray, around: np.ndarray, n_groups: int) -> np.ndar
     return found
 
 
-def _deaf(course: _Course, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _deaf(course: _Course, spread: np.ndarray, of_group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the pixels that do not follow the light: those that read little, and those that read much."""
-    deaf = (N_SPREADS * spread < 1 - 1 / LARGEST_COEF) & (course.follows < 1 / LARGEST_COEF)
+    error = N_SPREADS * np.maximum(spread, course.leverage * of_group)
+    deaf = (error < 1 - 1 / LARGEST_COEF) & (course.follows < 1 / LARGEST_COEF)
     stuck = course.evenness > STUCK  # and not struck by a few spots
     much = (deaf & (course.response > 1)) | (course.response > LARGEST_COEF)
     return deaf & (course.response < 1), much & stuck

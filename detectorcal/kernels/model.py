@@ -64,15 +64,25 @@ class Curve(NamedTuple):
     prior_std: float
     """Standard deviation of the curvature from pixel to pixel, 1/DN."""
 
-    def relative_variance(self, level: Float64 | float) -> Float64:
+    def relative_variance(self, level: Float64 | float, over: Float64 | None = None) -> Float64:
         """Give the relative variance of a corrected value, dimensionless.
 
         That of ``a + b (s - centre)``, over the square of the response's slope at ``level``, the corrected
-        value in DN above dark: an array of detector shape, or one number.
+        value in DN above dark: an array of detector shape, or one number. With ``over``, that of its ratio to
+        the pixel's corrected value at another level.
         """
-        x = level - self.centre
-        variance = self.gain_variance + x * (2 * self.covariance + x * self.curvature_variance)
-        return variance / (self.gain + self.curvature * (x + level)) ** 2
+        of_gain, of_curvature = self._derivatives(level)
+        if over is not None:
+            at_other = self._derivatives(over)
+            of_gain, of_curvature = of_gain - at_other[0], of_curvature - at_other[1]
+        return of_gain**2 * self.gain_variance + of_curvature * (
+            2 * of_gain * self.covariance + of_curvature * self.curvature_variance
+        )
+
+    def _derivatives(self, level: Float64 | float) -> tuple[Float64, Float64]:
+        """Derive minus the logarithm of a corrected value by gain and curvature."""
+        of_gain = 1 / self.slope(level)
+        return of_gain, of_gain * (level - self.centre)
 
     def where(self, condition: np.ndarray, otherwise: Curve) -> Curve:
         """Give this curve at the pixels of a condition and another one elsewhere."""
@@ -83,6 +93,10 @@ class Curve(NamedTuple):
     def response(self, level: Float64) -> Float64:
         """Give what each pixel measures at a level, both DN above dark."""
         return level * (self.gain + self.curvature * (level - self.centre))
+
+    def slope(self, level: Float64 | float) -> Float64:
+        """Give the derivative of what each pixel measures by the level."""
+        return self.gain + self.curvature * (2 * level - self.centre)
 
 
 class StraightLine(NamedTuple):
@@ -95,10 +109,21 @@ class StraightLine(NamedTuple):
     centre: float
     """What the sweep's expected values are like, DN."""
 
-    def relative_variance(self, level: Float64 | float) -> Float64:
-        """Give the relative variance of a corrected value, dimensionless; the same at every level."""
+    def relative_variance(self, level: Float64 | float, over: Float64 | None = None) -> Float64:
+        """Give the relative variance of a corrected value, dimensionless: the same at every level.
+
+        With ``over``, that of its ratio to the pixel's corrected value at another level: nothing.
+        """
         variance: Float64 = (self.coef_std / self.coef) ** 2
-        return variance
+        return variance if over is None else 0 * variance
+
+    def response(self, level: Float64) -> Float64:
+        """Give what each pixel measures at a level, both DN above dark."""
+        return level / self.coef
+
+    def slope(self, level: Float64 | float) -> Float64:
+        """Give the derivative of what each pixel measures by the level."""
+        return 1 / self.coef
 
 
 class Response(NamedTuple):
@@ -177,8 +202,13 @@ class ResponseModel(Protocol):
         """Sum over a run of frames what ``sampled_names`` says, alike."""
         ...
 
-    def solve(self, sums: Mapping[str, Float64], system_gain: float | None) -> Response:
-        """Solve for each pixel's response, with K if that is known; NaN where the sums tell nothing."""
+    def solve(
+        self, sums: Mapping[str, Float64], system_gain: float | None, labels: np.ndarray | None = None
+    ) -> Response:
+        """Solve for each pixel's response, with K if that is known; NaN where the sums tell nothing.
+
+        ``labels``, of shape detector_shape, are those of the regions, if there are any.
+        """
         ...
 
     def evidence(self, sums: Mapping[str, Float64]) -> Callable[[Index], Evidence]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from detectorcal._arrays import namespace
 from detectorcal._typing import Array, Float64
+from detectorcal.kernels.model import sampled_rows
 
 __all__ = [
     "CHI_SQUARED_DENSITY",
@@ -23,6 +24,7 @@ __all__ = [
     "noise_scale",
     "nonzero",
     "pair_in",
+    "same_region",
 ]
 
 NEIGHBOUR_DISTANCE = 4
@@ -76,7 +78,9 @@ def at_left_pixel(values: Array, like: Array, pair: Pair) -> Array:
     return placed
 
 
-def comparable_pairs(frames: Float64, pair: Pair, fewest: int) -> np.ndarray | None:
+def comparable_pairs(
+    frames: Float64, pair: Pair, fewest: int, labels: np.ndarray | None
+) -> np.ndarray | None:
     """Find the pairs both pixels of which took part in equally many frames, ``fewest`` at least.
 
     Parameters
@@ -87,6 +91,8 @@ def comparable_pairs(frames: Float64, pair: Pair, fewest: int) -> np.ndarray | N
         Columns.
     fewest : int
         Frames that are needed.
+    labels : array of shape detector_shape, int, or None
+        Label of each pixel's region, if there are any: pairs are of one region.
 
     Returns
     -------
@@ -94,7 +100,15 @@ def comparable_pairs(frames: Float64, pair: Pair, fewest: int) -> np.ndarray | N
         None if they are too few to tell anything.
     """
     comparable = (frames[..., pair.left] == frames[..., pair.right]) & (frames[..., pair.left] >= fewest)
+    if labels is not None:
+        comparable &= same_region(labels[sampled_rows(labels.ndim)], pair)
     return comparable if comparable.mean() >= SMALLEST_SHARE_OF_PAIRS else None
+
+
+def same_region(labels: np.ndarray, pair: Pair) -> np.ndarray:
+    """Tell which pairs are of one region: across a step or a gap, nothing is shared."""
+    same: np.ndarray = labels[..., pair.left] == labels[..., pair.right]
+    return same
 
 
 def noise_scale(scatter: Float64, freedom: np.ndarray) -> float:

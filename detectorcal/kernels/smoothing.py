@@ -27,6 +27,7 @@ from scipy import ndimage
 
 from detectorcal._arrays import is_numpy, namespace, put_like
 from detectorcal._typing import Array, Float64, Shape
+from detectorcal.kernels.regions import Regions
 
 __all__ = ["MODES", "Smoother", "Smoothing", "gaussian", "smoother_for"]
 
@@ -58,8 +59,8 @@ PROJECTED_PIXELS = 2**18
 and between steps threads wait for each other."""
 
 _SYNONYMS = {"grid-mirror": "reflect", "grid-wrap": "wrap", "grid-constant": "constant"}
-_CACHED_AXES = 32
-_MAX_CACHED_SMOOTHERS = 16
+_CACHED_AXES = 64
+_MAX_CACHED_SMOOTHERS = 64
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class Smoothing:
     twice: bool = False
     """Whether what one smoothing takes away is smoothed and given back, 2 G F - G G F: Tukey's twicing. It
     bends a curved beam far less, for a little more of the pixels' noise."""
+    regions: Regions | None = None
+    """What is smoothed within itself, which :mod:`detectorcal.kernels.piecewise` sees to: here frames are
+    one piece."""
 
     @property
     def radius(self) -> int:

@@ -119,11 +119,12 @@ def reduced(image: Any, limit: int = DISPLAY_PIXELS) -> np.ndarray:
     for axis in (0, 1):
         step = -(-values.shape[axis] // limit)
         if step > 1:
-            values = _averaged(values, step, axis)
+            values = averaged(values, step, axis)
     return values
 
 
-def _averaged(values: np.ndarray, step: int, axis: int) -> np.ndarray:
+def averaged(values: np.ndarray, step: int, axis: int) -> np.ndarray:
+    """Average blocks of ``step`` along an axis; NaN are left out, and the last block may be shorter."""
     starts = np.arange(0, values.shape[axis], step)
     known = np.isfinite(values)
     total = np.add.reduceat(np.where(known, values, 0), starts, axis=axis)

@@ -101,7 +101,7 @@ def plot_pixel_calibrations(
     places = np.ravel_multi_index(tuple(np.transpose(pixels)), shape[1:])
     if calibrator is None:
         smoothing = Smoothing(*validation.check_smoothing(sigma, "nearest", 0.0, 4.0))
-        kind = Accumulation(METHODS["croton"], smoothing, cutoff, None, None, None)
+        kind = Accumulation(METHODS["croton"], smoothing, cutoff, None, None)
     else:
         kind = accumulation_of(calibrator, shape[1:])
     points = points_of(stack, _dark_map(dark, shape[1:], calibrator), kind, places)
@@ -216,7 +216,8 @@ def accumulation_of(calibrator: DetectorCalibrator, shape: Shape) -> Accumulatio
             f"the frames have shape {tuple(shape)}, but the calibration is of a detector of shape "
             f"{calibrator.detector_shape_}."
         )
-    return calibrator._accumulation(calibrator._model(), calibrator.kept_out_)
+    smoothing = calibrator._checked_parameters()
+    return calibrator._accumulation(calibrator._model(), calibrator.kept_out_, smoothing)
 
 
 def _dark_map(dark: Any, shape: Shape, calibrator: DetectorCalibrator | None) -> Float64:

@@ -58,14 +58,16 @@ def points_of(
     rows = np.arange(stack.shape[0]) if frames is None else frames
     dtype = float_dtype(stack.dtype)
     per_frame = len(dark.shape) == len(stack.shape)
+    pieces = [(box, alone.placed(np.empty(0), dtype)) for box, alone in kind.pieces(tuple(stack.shape[1:]))]
     parts: list[tuple[Any, Any, Any]] = []
     with single_threaded_blas():
         for part in cut(len(rows), FRAMES_AT_ONCE):
             chosen = rows[part]
             raw = np.concatenate([to_host(read(stack, slice(i, i + 1))) for i in chosen])
             darks = np.concatenate([read(dark, slice(i, i + 1)) for i in chosen]) if per_frame else dark
-            parts.append(_some_pixels(raw, np.asarray(darks, dtype), kind, pixels))
+            parts.append(_some_pixels(raw, np.asarray(darks, dtype), pieces, pixels))
     measured, expected, used = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    used &= expected > kind.cutoff
     return Points(measured.astype(np.float64), expected.astype(np.float64), used)
 
 
@@ -86,15 +88,25 @@ def response_at(calibrator: Any, pixels: np.ndarray) -> tuple[Float64, Float64 |
 
 
 def _some_pixels(
-    raw: np.ndarray, dark: np.ndarray, kind: Accumulation, pixels: np.ndarray
+    raw: np.ndarray, dark: np.ndarray, pieces: list[tuple[Any, Accumulation]], pixels: np.ndarray
 ) -> tuple[Any, Any, Any]:
-    condensed = kind.condense(raw, dark)
-    smoother = smoother_for(raw.shape[1:], kind.smoothing, dark)
-    expected = smoother.expand(condensed.smoothed, slice(None)).reshape(len(raw), -1)[:, pixels]
+    expected, believed = np.zeros(raw.shape, dark.dtype), np.zeros(raw.shape, np.bool_)
+    for box, alone in pieces:
+        there: Any = (..., *box)
+        _expect(raw[there], dark[there], alone, expected[there], believed[there])
+    expected, believed = (values.reshape(len(raw), -1)[:, pixels] for values in (expected, believed))
     # floating before the subtraction: unsigned integers would wrap round
     measured = raw.reshape(len(raw), -1)[:, pixels].astype(dark.dtype)
     measured -= dark.reshape(-1, math.prod(raw.shape[1:]))[:, pixels]
-    used = expected > kind.cutoff
-    if condensed.masked is not None:
-        used &= ~condensed.masked.reshape(len(raw), -1)[:, pixels]
-    return measured, expected, used
+    return measured, expected, believed
+
+
+def _expect(raw: np.ndarray, dark: np.ndarray, kind: Accumulation, expected: Any, believed: Any) -> None:
+    """Fill in, for one region, what its pixels should have read and whether they are believed."""
+    condensed = kind.condense(raw, dark)
+    smooth = smoother_for(raw.shape[1:], kind.smoothing, dark).expand(condensed.smoothed, slice(None))
+    inside = True if kind.outside is None else ~kind.outside
+    np.copyto(expected, smooth, where=inside)
+    np.copyto(believed, True if condensed.masked is None else ~condensed.masked, where=inside)
+    if kind.filling is not None:
+        believed &= ~kind.filling.hopeless

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,16 @@ from detectorcal.kernels.masking import MAD_TO_STD
 from detectorcal.plot._pixels import accumulation_of
 from detectorcal.plot._response import relative_pattern
 
-__all__ = ["PATTERN_SIGMA", "Evidence", "Sweep", "gather"]
+__all__ = ["PATTERN_SIGMA", "Evidence", "Sweep", "gather", "some_of"]
 
 PATTERN_SIGMA = 20.0
 """Pixels: what is wider is taken for the beam, which smoothing bent, and not for the pixels' own pattern;
 the measure of :meth:`DetectorCalibrator.score`."""
 
+
+MOST_PIXELS = 2**20
+"""Of larger detectors so many show what is usual, and to a window of so many in the middle two halves of the
+sweep are fitted: a report takes seconds, whatever the detector."""
 
 FEWEST_FRAMES, FITTED_PIXELS = 24, 1e8
 """Frames that two halves of a sweep consist of: all, but of large detectors fewer, down to the first."""
@@ -39,6 +44,8 @@ class Sweep:
     """Of the detector's shape or of the frames'."""
     repeat: Float64
     """Relative error of each coefficient as two halves of the sweep show it, about 0; NaN if not known."""
+    window: tuple[slice, ...]
+    """Where it was looked for: the whole of a detector that is not large, the middle of others."""
 
 
 @dataclass(frozen=True)
@@ -95,21 +102,21 @@ def gather(
     """
     given = None if sweep is None else _as_sweep(calibrator, sweep, dark, dark_per_frame)
     good = calibrator.defects_ == 0
-    relative_error = (calibrator.coef_std_ / calibrator.coef_)[good]
-    error = _median(relative_error)
     pattern = np.zeros(calibrator.coef_.shape)
     if good.any():
         pattern = relative_pattern(np.where(good, 1 / calibrator.coef_, np.nan), PATTERN_SIGMA)
-    n_frames = np.maximum(calibrator.sums_["frames"], 1)[good]
-    light = calibrator.sums_["expected"][good]
+    some = some_of(good)
+    relative_error = some(calibrator.coef_std_) / some(calibrator.coef_)
+    error = _median(relative_error)
+    light, n_frames = some(calibrator.sums_["expected"]), np.maximum(some(calibrator.sums_["frames"]), 1)
     gain = calibrator.system_gain_
     return Evidence(
         calibrator=calibrator,
         pattern=pattern,
-        pattern_std=_without_noise(_spread(pattern[good]), error),
+        pattern_std=_without_noise(_spread(some(pattern)), error),
         error=error,
         error_95=_percentile(relative_error, 95),
-        measured_error=math.nan if given is None else _spread(given.repeat[good]),
+        measured_error=math.nan if given is None else _spread(given.repeat[given.window][good[given.window]]),
         electrons=_median(light) / gain if gain > 0 else math.nan,
         level=_median(light / n_frames),
         sweep=given,
@@ -125,7 +132,11 @@ def _as_sweep(calibrator: DetectorCalibrator, sweep: Any, dark: Any, dark_per_fr
         darks = as_frames(validation.as_darks_per_frame(dark, stack.shape[0], shape, flattened=False), shape)
     else:
         darks = dark_of(calibrator, dark, "the sweep")
-    return Sweep(stack, darks, _repeat(calibrator, stack, darks, dark_per_frame))
+    window = _middle_of(shape)
+    repeat = np.full(shape, np.nan)
+    if stack.shape[0] > 1:
+        repeat[window] = _repeat(calibrator, stack, darks, dark_per_frame, window)
+    return Sweep(stack, darks, repeat, window)
 
 
 def dark_of(calibrator: DetectorCalibrator, dark: Any, whose: str) -> Float64:
@@ -141,47 +152,73 @@ def dark_of(calibrator: DetectorCalibrator, dark: Any, whose: str) -> Float64:
     return calibrator.dark_
 
 
-def _repeat(calibrator: DetectorCalibrator, stack: Stack, darks: Any, per_frame: bool) -> Float64:
+def some_of(chosen: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Give what takes the chosen pixels of a map, 1-D: all of them, or of large maps as many as suffice.
+
+    Those are as far apart as has no divisor in common with a row, lest some columns are never seen.
+    """
+    step = -(-chosen.size // MOST_PIXELS)
+    while math.gcd(step, chosen.shape[-1]) > 1:
+        step += 1
+    taken = chosen.ravel()[::step]
+    return lambda values: values.ravel()[::step][taken]
+
+
+def _middle_of(shape: Shape) -> tuple[slice, ...]:
+    """Give the part of a detector, whole or in the middle, that holds no more than `MOST_PIXELS`."""
+    share = min(1.0, (MOST_PIXELS / math.prod(shape)) ** (1 / len(shape)))
+    lengths = [math.ceil(n * share) for n in shape]
+    return tuple(
+        slice((n - length) // 2, (n + length) // 2) for n, length in zip(shape, lengths, strict=True)
+    )
+
+
+def _repeat(
+    calibrator: DetectorCalibrator, stack: Stack, darks: Any, per_frame: bool, window: tuple[slice, ...]
+) -> Float64:
     r"""Tell the error of the coefficients from the difference of those of two halves of the sweep.
 
     With the light :math:`S_1, S_2` of the halves the variances of their coefficients are :math:`K/S_1` and
     :math:`K/S_2`, that of the whole is :math:`K/S`: the difference times
     :math:`\sqrt{S_1 S_2 / ((S_1+S_2) S)}` has the variance of the whole. Of a long sweep of a large detector
-    evenly spaced frames make up the halves.
+    evenly spaced frames make up the halves, and of each a window in the middle.
     """
     n_frames = stack.shape[0]
-    if n_frames < 2:
-        return np.full(calibrator.coef_.shape, np.nan)
     most = max(FEWEST_FRAMES, int(FITTED_PIXELS / calibrator.n_features_in_))
     numbers = np.unique(np.linspace(0, n_frames - 1, min(most, n_frames)).round().astype(int))
-    halves = []
+    halves, maps = [], {}
+    for name, value in calibrator.get_params().items():  # what is of the detector's shape is cut with it
+        if isinstance(value, np.ndarray) and value.shape == calibrator.detector_shape_:
+            maps[name] = value[window]
     for first in (0, 1):
-        half, chosen = clone(calibrator), numbers[first::2]
-        dark = _Chosen(darks, chosen) if per_frame else darks
+        half, chosen = clone(calibrator).set_params(detector_shape=None, **maps), numbers[first::2]
+        dark = _Chosen(darks, chosen, window) if per_frame else darks[window]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DetectorcalWarning)  # what a half lacks the whole may have
-            half.fit(_Chosen(stack, chosen), dark=dark, dark_per_frame=per_frame)
+            half.fit(_Chosen(stack, chosen, window), dark=dark, dark_per_frame=per_frame)
         halves.append(half)
     a, b = halves
     light_a, light_b = a.sums_["expected"], b.sums_["expected"]
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = light_a * light_b / ((light_a + light_b) * calibrator.sums_["expected"])
-        repeat = np.sqrt(share) * (a.coef_ - b.coef_) / calibrator.coef_
+        share = light_a * light_b / ((light_a + light_b) * calibrator.sums_["expected"][window])
+        repeat = np.sqrt(share) * (a.coef_ - b.coef_) / calibrator.coef_[window]
     known = (a.defects_ == 0) & (b.defects_ == 0) & np.isfinite(repeat)
     return np.where(known, repeat, np.nan)
 
 
 class _Chosen:
-    """Some frames of a stack, read when they are needed."""
+    """A window of some frames of a stack, read when they are needed."""
 
-    def __init__(self, stack: Stack, numbers: np.ndarray) -> None:
+    def __init__(self, stack: Stack, numbers: np.ndarray, window: tuple[slice, ...]) -> None:
         self._stack = stack
         self._numbers = numbers
-        self.shape: Shape = (len(numbers), *stack.shape[1:])
+        self._window = window
+        self.shape: Shape = (len(numbers), *(part.stop - part.start for part in window))
         self.dtype = stack.dtype
 
     def __getitem__(self, batch: slice) -> Array:
-        return np.concatenate([np.asarray(self._stack[slice(i, i + 1)]) for i in self._numbers[batch]])
+        frames = [np.asarray(self._stack[slice(i, i + 1)])[:, *self._window] for i in self._numbers[batch]]
+        return np.concatenate(frames)
 
 
 def _spread(values: Float64) -> float:

@@ -18,10 +18,10 @@ from detectorcal._version import __version__
 from detectorcal.kernels.masking import MAD_TO_STD
 from detectorcal.report._evidence import Evidence
 from detectorcal.report._figures import Picture
-from detectorcal.report._inspector import as_json
+from detectorcal.report._inspector import MAP_PIXELS, as_json
 from detectorcal.report._scan import Scan
 from detectorcal.report._verdict import THRESHOLDS, Verdict
-from detectorcal.report._words import count, in_html, number, percent
+from detectorcal.report._words import count, in_html, number, percent, thinned
 
 __all__ = ["make_page"]
 
@@ -169,7 +169,7 @@ def _inspector(inspector: dict[str, Any], map_url: str, *, with_points: bool) ->
     )
     return Template(_asset("inspector.html")).substitute(
         n_pixels=len(inspector["pixels"]),
-        told=in_html(told),
+        told=in_html(told + thinned(inspector["shape"], MAP_PIXELS, "map")),
         width=width,
         height=height,
         map=map_url,

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import median_filter
+from scipy.signal import savgol_filter
 
 from detectorcal import _validation as validation
+from detectorcal._defects import DEFECTS
 from detectorcal._errors import InputError
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Float64, Stack
 from detectorcal.calibrator import DetectorCalibrator
+from detectorcal.correction import Correction
 from detectorcal.io import FrameStack
-from detectorcal.kernels.masking import MAD_TO_STD, fill_masked
-from detectorcal.kernels.smoothing import gaussian
+from detectorcal.kernels.masking import MAD_TO_STD
+from detectorcal.kernels.piecewise import fill_within, gaussian_within
+from detectorcal.kernels.smoothing import Smoothing
+from detectorcal.plot._common import averaged
+from detectorcal.plot._points import response_at
 from detectorcal.report._evidence import dark_of
+from detectorcal.simulate import reconstruct
 
 __all__ = ["Scan", "look_at_scan"]
 
@@ -28,6 +37,15 @@ TRANSMISSION_BELOW = 0.5
 
 FAINTEST = 1e-3
 """Transmissions below this are noise; the logarithm stops there."""
+
+SLICE_PIXELS = 320
+"""Side of the largest slice: back-projection takes the square of it, and a figure shows no more."""
+
+BEAM_PIXELS = 21
+"""Pixels of a row to which a cubic is fitted: a beam follows it."""
+
+NOTHING = 2e-4
+"""A beam is off its cubics by less, and a correction rounded."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,28 @@ class Scan:
     """Mean reading, DN above dark."""
     stripes: tuple[float, float]
     """Spread from column to column, before and after: see :func:`_stripes`."""
+    beyond: Float64 | None
+    """By what the correction multiplied each pixel of the row beyond its calibration, (width,); 1 where that
+    is not known, None where it did nothing of the kind."""
+    angles: Float64 | None
+    """Of the projections shown, degrees, (n_shown,); None if they are not known."""
+
+    @property
+    def columns_in_one(self) -> int:
+        """How many columns are averaged for a column of the slices."""
+        width: int = self.before.shape[1]
+        return -(-width // SLICE_PIXELS)
+
+    def slices(self) -> tuple[Float64, Float64] | None:
+        """Reconstruct the row before and after, about its middle, 1/pixel; None without angles."""
+        if self.angles is None:
+            return None
+        angles = np.radians(self.angles)
+        before, after = (
+            reconstruct(averaged(sinogram, self.columns_in_one, 1), angles) / self.columns_in_one
+            for sinogram in (self.before, self.after)
+        )
+        return before, after
 
 
 def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark: Any = None) -> Scan:
@@ -73,11 +113,17 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
             f"the same projections of the calibration's detector, {shape}."
         )
     dark_map = dark_of(calibrator, dark, "the scan")
-    row = shape[0] // 2 if len(shape) == 2 else None
+    row = _middle_row(calibrator.defects_) if len(shape) == 2 else None
     chosen = np.unique(np.linspace(0, raw.shape[0] - 1, MOST_PROJECTIONS).round().astype(int))
     measured = _row(raw, chosen, row) - (dark_map if row is None else dark_map[row])
     after = _row(done, chosen, row)
-    before = measured * _beam_factor(measured, after, calibrator)
+    smoothing = calibrator._checked_parameters()
+    if smoothing.regions is not None and row is not None:
+        smoothing = replace(smoothing, regions=smoothing.regions.part(row))
+    before = measured * _beam_factor(measured, after, smoothing)
+    beyond = _beyond_calibration(measured, after, calibrator, row)
+    known = [getattr(stack, "angles", None) for stack in (scan, corrected)]
+    angles = next((own for own in known if own is not None), None)
     before, after = (-np.log(np.maximum(np.nan_to_num(values), FAINTEST)) for values in (before, after))
     return Scan(
         before=before,
@@ -87,7 +133,16 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
         n_projections=int(raw.shape[0]),
         level=float(np.mean(measured)),
         stripes=(_stripes(before), _stripes(after)),
+        beyond=beyond,
+        angles=None if angles is None else np.asarray(angles, np.float64)[chosen],
     )
+
+
+def _middle_row(defects: np.ndarray) -> int:
+    """Choose the row nearest to the middle in which least is masked: it may lie in a gap between modules."""
+    n_masked = np.count_nonzero(defects & DEFECTS["user"], axis=1)
+    best = np.flatnonzero(n_masked == n_masked.min())
+    return int(best[np.argmin(np.abs(best - len(defects) // 2))])
 
 
 def _row(stack: Stack, chosen: np.ndarray, row: int | None) -> Float64:
@@ -101,7 +156,33 @@ def _row(stack: Stack, chosen: np.ndarray, row: int | None) -> Float64:
     return np.array(rows, dtype=np.float64)
 
 
-def _beam_factor(measured: Float64, after: Float64, calibrator: DetectorCalibrator) -> Float64:
+def _beyond_calibration(
+    measured: Float64, after: Float64, calibrator: DetectorCalibrator, row: int | None
+) -> Float64 | None:
+    """Give what was done to each pixel that neither the calibration nor the beam does.
+
+    Ring suppression does that, and a flat that is followed where it disagrees. What is as wide as
+    :data:`BEAM_PIXELS` is taken for the beam.
+    """
+    width = measured.shape[1]
+    places = np.arange(width) + (0 if row is None else row * width)
+    scale, curvature = response_at(calibrator, places)
+    calibrated = Correction(scale, np.zeros(width), curvature=curvature).transform(measured)
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column that is nowhere above the dark
+        factor = np.nanmedian(np.where(measured > 0, after / calibrated, np.nan), axis=0)
+    factor[calibrator.defects_.ravel()[places] != 0] = np.nan
+    known = factor > 0  # and so no NaN
+    if np.count_nonzero(known) < BEAM_PIXELS:
+        return None
+    factor = np.interp(np.arange(width), np.flatnonzero(known), factor[known])
+    # single pixels do not pull at the beam where the median of their neighbours takes their place
+    beam = savgol_filter(median_filter(factor, 5, mode="nearest"), BEAM_PIXELS, 3, mode="interp")
+    beyond: Float64 = factor / beam
+    return beyond if np.abs(beyond - 1).max() > NOTHING else None
+
+
+def _beam_factor(measured: Float64, after: Float64, smoothing: Smoothing) -> Float64:
     """Give what the scan was multiplied with, smoothed along the row: the beam, and none of the pixels.
 
     So the scan before needs no flat: the two differ in the pixels' pattern alone.
@@ -109,8 +190,8 @@ def _beam_factor(measured: Float64, after: Float64, calibrator: DetectorCalibrat
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.nanmedian(np.where(measured > 0, after / measured, np.nan), axis=0)[None]
     with single_threaded_blas():
-        factor = fill_masked(factor, ~np.isfinite(factor))
-        smooth: Float64 = gaussian(factor, calibrator._checked_parameters())[0]
+        factor = fill_within(factor, ~np.isfinite(factor), smoothing.regions)
+        smooth: Float64 = gaussian_within(factor, smoothing)[0]
     return smooth
 
 

@@ -184,7 +184,7 @@ def _pixels(evidence: Evidence) -> Verdict:
     defects = evidence.calibrator.defects_
     if not evidence.n_bad:
         return Verdict("good", question, "None is marked.")
-    share = evidence.n_bad / defects.size
+    share = np.count_nonzero(defects & ~np.uint8(DEFECTS["user"])) / defects.size  # a gap is no failure
     counts = {cause: int(np.count_nonzero(defects & bit)) for cause, bit in DEFECTS.items()}
     causes = ", ".join(f"{whole(n)} {cause}" for cause, n in counts.items() if n)
     return Verdict(

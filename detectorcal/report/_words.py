@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from html import escape
 
-__all__ = ["count", "in_html", "number", "percent", "whole"]
+__all__ = ["count", "in_html", "number", "percent", "thinned", "whole"]
 
 
 def percent(fraction: float) -> str:
@@ -68,3 +69,17 @@ def in_html(text: str) -> str:
     """
     escaped = re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
     return re.sub(r"(\d) (?=%|DN|\d)", r"\1&nbsp;", escaped)
+
+
+def thinned(shape: Sequence[int], limit: int, what: str = "picture") -> str:
+    """Say that a map has been thinned until no side is longer than a limit, if it has.
+
+    Examples
+    --------
+    >>> thinned((500, 600), 640), thinned((2048, 1000), 640)
+    ('', ' A point of this picture is the mean of 4 x 2.')
+    """
+    steps = [-(-n // limit) for n in shape]
+    if max(steps, default=1) == 1:
+        return ""
+    return f" A point of this {what} is the mean of {' x '.join(map(str, steps))}."

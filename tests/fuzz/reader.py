@@ -15,6 +15,7 @@ import logging
 import os
 import resource
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,9 @@ import numpy as np
 
 from detectorcal import DetectorCalibrator, _record
 from detectorcal._errors import DetectorcalError
-from detectorcal.io import FrameStack, open_frames
+from detectorcal.io import FrameStack, hdf5, open_frames
+from detectorcal.io._names import locate_output
+from detectorcal.io._open import make_plan
 
 ADDRESS_SPACE = 8 * 2**30
 """Bytes; so that a file that asks for everything takes down no machine."""
@@ -53,7 +56,16 @@ def read_stack(path: Path) -> str:
         for part in (stack, stack.flats, stack.darks):
             for content in _content(part):
                 seen.update(content)
+        if stack.layout is not None:
+            copy_rest(path, stack)
     return seen.hexdigest()
+
+
+def copy_rest(path: Path, stack: FrameStack) -> None:
+    """Copy what is beside the frames into the file of the corrected ones, without these."""
+    plan = make_plan(locate_output(path), stack.shape, np.float32, like=stack)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        hdf5.create(Path(folder, "copy.nxs"), plan)
 
 
 def _content(stack: FrameStack | None) -> Iterator[Any]:

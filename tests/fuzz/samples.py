@@ -108,6 +108,25 @@ def _nxtomo(path: Path, frames: np.ndarray) -> None:
         file["entry/sample/rotation_angle"] = np.linspace(0, 180, 12)
 
 
+def _linked(path: Path, frames: np.ndarray) -> None:
+    """Write a scan of links and lists, as facilities make them.
+
+    Without a virtual dataset: HDF5 (2.0.0) hangs or crashes when it opens one whose description is damaged.
+    """
+    with h5py.File(path, "w") as file:
+        file["raw"] = frames
+        file["scan/instrument/detector/data"] = h5py.SoftLink("/raw")
+        file["keys"] = [2, 1, *[0] * 10]
+        file["scan/data/data"] = h5py.SoftLink("/scan/instrument/detector/data")
+        file["scan/data/image_key"] = h5py.SoftLink("/keys")
+        file["scan/sample/rotation_angle"] = np.linspace(0, np.pi, 12)
+        file["scan/sample/rotation_angle"].attrs["units"] = "rad"
+        file["scan/log"] = h5py.ExternalLink("gone.h5", "log")
+        file["scan/again"] = file["scan"]
+        file["scan/sample"].attrs["names"] = [f"frame {number}" for number in range(12)]
+        file.create_dataset("scan/current", data=np.arange(12.0), chunks=(12,), compression="gzip")
+
+
 def _dxchange(path: Path, frames: np.ndarray) -> None:
     with h5py.File(path, "w") as file:
         file["exchange/data"] = frames
@@ -152,6 +171,7 @@ _STACKS: dict[str, Callable[[Path, np.ndarray], None]] = {
     "lzf.h5": _plain_hdf5(chunks=(4, 16, 20), compression="lzf"),
     "nxtomo.nxs": _nxtomo,
     "dxchange.h5": _dxchange,
+    "linked.nxs": _linked,
     "plain.tif": _tiff(),
     "big.tif": _tiff(big=True, byteorder=">"),
     "zlib.tif": _tiff(compression="zlib", metadata=None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -68,6 +69,9 @@ class Recording:
     darks: np.ndarray
     flats: np.ndarray
     projections: np.ndarray
+    perfect: np.ndarray | None
+    """What a perfect detector without read noise makes of the same photons in the judged row, DN above dark;
+    None where light spreads as X-rays, whose photons neighbours share."""
     setup: Setup
     world: World
 
@@ -100,14 +104,43 @@ class Case:
         """Take sweep, darks, flats and projections."""
         world = self.world(setup, seed)
         rng = np.random.default_rng([SEED, seed, zlib.crc32(self.name.encode())])
-        return Recording(
-            sweep=world.at_sweep.record(world.sweep, rng),
-            darks=world.at_scan.darks(setup.n_darks, rng),
-            flats=world.at_scan.flats(world.beam, setup.n_flats, rng),
-            projections=np.stack([world.at_scan.record(light, rng) for light in behind_object(world, setup)]),
-            setup=setup,
-            world=world,
+        sweep = world.at_sweep.record(world.sweep, rng)
+        darks = world.at_scan.darks(setup.n_darks, rng)
+        flats = world.at_scan.flats(world.beam, setup.n_flats, rng)
+        return Recording(sweep, darks, flats, *_scan(world, setup, rng), setup, world)
+
+
+def _scan(world: World, setup: Setup, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    """Take the projections, and see the photons of the judged row with a perfect detector as well."""
+    detector, row = world.at_scan, setup.height // 2
+    nothing = np.zeros(setup.shape)
+    quiet = dataclasses.replace(detector, dark=nothing, read_noise=nothing, row_noise=0.0, bits=None)
+    ideal = behind_object(dataclasses.replace(world, hardening=None), setup)
+    thinning = np.random.default_rng(rng.bit_generator.seed_seq.spawn(1)[0])  # type: ignore[attr-defined]
+    projections, perfect = [], []
+    for light, wanted in zip(behind_object(world, setup), ideal, strict=True):
+        drawn = quiet.record(light, deepcopy(rng))[row]  # the photon noise of the projection that follows
+        projections.append(detector.record(light, rng))
+        perfect.append(
+            same_photons(drawn, detector.response(light)[row], wanted[row], detector.system_gain, thinning)
         )
+    return np.stack(projections), None if detector.light_yield else np.stack(perfect)
+
+
+def same_photons(
+    drawn: np.ndarray, mean: np.ndarray, wanted: np.ndarray, unit: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Give a Poisson number of mean ``wanted`` that shares as much as it can with one drawn of ``mean``, DN.
+
+    Of a pixel that sees too much each electron is kept with the probability wanted / mean; one that sees too
+    little gains Poisson(wanted - mean). Either way the result is exactly Poisson of mean ``wanted``.
+    """
+    if unit == 0:
+        return wanted
+    kept = np.minimum(1.0, wanted / np.maximum(mean, np.finfo(float).tiny))
+    electrons = rng.binomial(np.rint(drawn / unit).astype(np.int64), kept)
+    missing = rng.poisson(np.maximum(wanted - mean, 0.0) / unit, drawn.shape)
+    return unit * (electrons + missing)
 
 
 def behind_object(world: World, setup: Setup) -> Iterator[np.ndarray]:

@@ -15,8 +15,9 @@ from tests.benchmarks.quality.methods import ORACLE, seen_by_perfect, sinogram, 
 Reconstruct = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Figures = dict[str, dict[str, float]]
 
-REFERENCE = "reference"
+REFERENCE, SAME_PHOTONS = "reference", "same photons"
 RING, RMSE, OFF = "ring", "rmse", "off"
+SAME_RING, SAME_RMSE = "ring, same photons", "rmse, same photons"
 
 
 def find_reconstruction() -> Reconstruct:
@@ -69,30 +70,38 @@ def slices(
     reconstruct = find_reconstruction()
     recording = case.record(setup, seed)
     yield REFERENCE, reconstruct(reference_sinogram(recording), setup.angles)
+    if recording.perfect is not None and (wanted is None or SAME_PHOTONS in wanted):
+        beam = seen_by_perfect(recording, recording.world.beam)[recording.row]
+        yield SAME_PHOTONS, reconstruct(sinogram(recording.perfect / beam), setup.angles)
     for name, rows in sinograms(recording):
         if wanted is None or name in wanted:
             yield name, reconstruct(rows, setup.angles)
 
 
 def judge(case: Case, setup: Setup, seed: int) -> Figures:
-    """Ring strength and RMSE against the reference, and RMSE against the oracle's slice, per pixel."""
+    """Ring strength and RMSE against both references, and RMSE against the oracle's slice, per pixel."""
     found = slices(case, setup, seed)
     _, reference = next(found)
     figures: Figures = {}
-    of_oracle = None
+    of_oracle = same = None
     for name, image in found:
+        if name == SAME_PHOTONS:
+            same = image
+            continue
         of_oracle = image if of_oracle is None else of_oracle  # it is the first
         figures[name] = {
             RING: metrics.ring_strength(image, reference),
             RMSE: rmse(image, reference),
             OFF: rmse(image, of_oracle),
         }
+        if same is not None:
+            figures[name] |= {SAME_RING: metrics.ring_strength(image, same), SAME_RMSE: rmse(image, same)}
     return figures
 
 
 def relative(figures: Figures) -> Figures:
     """Give the figures as multiples of the oracle's; how far off its slice, as multiples of its RMSE."""
-    units = {RING: figures[ORACLE][RING], RMSE: figures[ORACLE][RMSE], OFF: figures[ORACLE][RMSE]}
+    units = figures[ORACLE] | {OFF: figures[ORACLE][RMSE]}
     return {
         name: {measure: value / units[measure] for measure, value in of_method.items()}
         for name, of_method in figures.items()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.quality.cases import Case, Setup
-from tests.benchmarks.quality.judge import OFF, RING, RMSE, Figures, slices
+from tests.benchmarks.quality.judge import OFF, RING, RMSE, SAME_RING, SAME_RMSE, Figures, slices
 from tests.benchmarks.quality.methods import (
     FILTERED,
     FILTERS,
@@ -38,6 +38,9 @@ def quality_tables(measured: dict[str, Any]) -> Iterator[Table]:
         if chosen:
             yield Table(title, _NOTE, [_row(c, f, _pair) for c, f in chosen.items()])
     yield Table("Off the oracle's slice", _NOTE_OFF, [_row(c, f, _off) for c, f in everything.items()])
+    told = {case: figures for case, figures in everything.items() if SAME_RING in figures[ORACLE]}
+    if told:
+        yield Table("Against the same photons", _NOTE_SAME, [_row(c, f, _same) for c, f in told.items()])
     for base in FILTERED:
         if any(with_filter(base, name) in f for f in everything.values() for name in FILTERS):
             note = f"Ring / RMSE, and off the oracle's slice in brackets. Every filter after: {base}."
@@ -52,6 +55,11 @@ _NOTE = (
 _NOTE_OFF = (
     "RMSE between a slice and the oracle's slice of the same frames, in % of its RMSE, medians: what "
     "a correction left or changed, whether noise hides it or not. To remove noise is no gain here."
+)
+
+_NOTE_SAME = (
+    "Ring strength / RMSE against the slice that a perfect detector without read noise makes of the same "
+    "photons, as multiples of the oracle's, medians. What photon noise there is, the reference has too."
 )
 
 
@@ -96,6 +104,10 @@ def _filter_row(case: str, base: str, figures: Figures) -> Row:
 
 def _pair(figures: dict[str, float]) -> str:
     return f"{figures[RING]:.2f} / {figures[RMSE]:.3f}"
+
+
+def _same(figures: dict[str, float]) -> str:
+    return f"{figures[SAME_RING]:.1f} / {figures[SAME_RMSE]:.2f}"
 
 
 def _off(figures: dict[str, float]) -> str:
