@@ -151,7 +151,10 @@ def _finite(frames: Array) -> Array | None:
 
 def _number(found: Array) -> Any:
     """Count; on a device without waiting for it."""
-    return int(np.count_nonzero(found)) if is_numpy(found) else namespace(found).count_nonzero(found)
+    if is_numpy(found):
+        return int(np.count_nonzero(found))
+    xp = namespace(found)
+    return xp.sum(xp.astype(found, xp.int64))  # `count_nonzero` is younger than some libraries
 
 
 def _put(values: Array, where: Array, instead: Array) -> Array:
