@@ -242,6 +242,7 @@ def _calibrator_of(
     calibrator.n_darks_, calibrator.read_noise_ = 0, 0.0
     calibrator.dark_ = np.zeros(coef.shape)
     calibrator.defects_ = np.zeros(coef.shape, np.uint8)
+    calibrator.kept_out_, calibrator.saturation_ = np.zeros(coef.shape, np.uint8), None
     calibrator.detector_shape_ = coef.shape
     calibrator.n_features_in_ = coef.size
     return calibrator

@@ -177,9 +177,11 @@ def near(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     row, column = np.nonzero(places.reshape(rows.shape))
     down, across = (NEAR, NEAR) if len(rows) > 1 else (0, NEAR_ON_A_LINE)
     shifts = np.mgrid[-down : down + 1, -across : across + 1].reshape(2, -1, 1)
-    around = rows[
-        np.clip(row + shifts[0], 0, len(rows) - 1), np.clip(column + shifts[1], 0, rows.shape[1] - 1)
-    ]
+    down_to, across_to = row + shifts[0], column + shifts[1]
+    last = len(rows) - 1, rows.shape[1] - 1
+    around = rows[np.clip(down_to, 0, last[0]), np.clip(across_to, 0, last[1])]
+    # beyond an edge there is none: were the last repeated, a dead column at the edge would be what is usual
+    around[(down_to < 0) | (down_to > last[0]) | (across_to < 0) | (across_to > last[1])] = np.nan
     return _medians(around.T)
 
 

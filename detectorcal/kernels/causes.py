@@ -180,12 +180,14 @@ def _evidence_of(levels: Sequence[np.ndarray], differences: Sequence[np.ndarray]
     (S1, S2, S3, S4), (D1, SD, DD) = levels, differences
     lean, curl = S2 / S1, S4 - S3 * S3 / S2
     schur = S3 - lean * S2
-    bend = (lean * D1 - SD) / schur
-    per_gain = S1 - S3 / S2 - curl / schur
+    spread = np.sqrt(np.maximum(schur, 0) / S1)
+    spans = spread > SMALLEST_RELATIVE_SPAN * lean  # of equal levels, the bend is rounding over rounding
+    bend = np.where(spans, (lean * D1 - SD) / schur, 0)
+    per_gain = S1 - S3 / S2 - np.where(spans, curl / schur, 0)
     explained = bend * bend * curl
     rest = DD - SD * SD / S2 - explained
-    spread = np.sqrt(np.maximum(schur, 0) / S1)
-    return Evidence(rest / per_gain, S1 * S1 / S2 - 2, bend, 1 / schur, spread, lean, explained / per_gain)
+    freedom = S1 * S1 / S2 - 1 - spans
+    return Evidence(rest / per_gain, freedom, bend, 1 / schur, spread, lean, explained / per_gain)
 
 
 _POWERS = ("expected_squared", "expected_cubed", "expected_fourth")

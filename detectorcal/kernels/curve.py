@@ -140,8 +140,9 @@ class Curved:
         def of_some(where: Index) -> Evidence:
             told = {name: sums[name][where] for name in ("frames", *self.names)}
             bend, schur = _curvature_moments(told)
-            explained = bend**2 / schur
-            freedom = told["frames"] - 2
+            spans = schur > SMALLEST_SPAN**2 * told["w_s4"]
+            explained = np.where(spans, bend**2 / schur, 0)
+            freedom = told["frames"] - 1 - spans
             rest = told["w_r2"] - told["w_sr"] ** 2 / told["w_s2"] - explained
             spread, level = np.sqrt(schur / told["w_s2"]), told["w_s3"] / told["w_s2"]
             per_frame = explained / freedom

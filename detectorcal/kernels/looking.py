@@ -107,7 +107,8 @@ def unlike_neighbours(
             strange = _strange_response(here, response) | _scatters(here.scatter, scatter.level, len(groups))
             if dark is not None:
                 strange |= _strange_dark(band.part(dark[band.rows]), of_dark[0], here.level)
-            dead, hot = _deaf(here, follows.spread, len(groups) ** 0.5 * response.spread)
+            noise = np.sqrt(np.maximum(scatter.level, 0) / max(len(groups) - 1, 1))
+            dead, hot = _deaf(here, follows.spread, noise)
             strange, dead, hot = (each & (here.level > dimmest) for each in (strange, dead, hot))
         flags = strange * np.uint8(DEFECTS["nonlinear"])
         flags[dead], flags[hot] = DEFECTS["dead"], DEFECTS["hot"]
@@ -165,9 +166,12 @@ def _scatters(scatter: np.ndarray, around: np.ndarray, n_groups: int) -> np.ndar
     return found
 
 
-def _deaf(course: _Course, spread: np.ndarray, of_group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the pixels that do not follow the light: those that read little, and those that read much."""
-    error = N_SPREADS * np.maximum(spread, course.leverage * of_group)
+def _deaf(course: _Course, spread: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the pixels that do not follow the light: those that read little, and those that read much.
+
+    ``noise`` is the relative noise of a group, and with its leverage that of the slope.
+    """
+    error = N_SPREADS * np.maximum(spread, course.leverage * noise)
     deaf = (error < 1 - 1 / LARGEST_COEF) & (course.follows < 1 / LARGEST_COEF)
     stuck = course.evenness > STUCK  # and not struck by a few spots
     much = (deaf & (course.response > 1)) | (course.response > LARGEST_COEF)
