@@ -80,9 +80,9 @@ def medians(frame):
     return median_filter(frame, size=25 if frame.ndim == 1 else 5, mode="mirror")
 
 
-def spots(frame, n_spreads):
+def spots(frame, n_spreads, read=None):
     """Pixels further from the median around them than so many robust spreads of that distance."""
-    distance = frame - medians(frame)
+    distance = (frame if read is None else read) - medians(frame)
     spread = MAD_TO_STD * np.median(np.abs(distance - np.median(distance)))
     if spread == 0:
         return np.zeros(frame.shape, bool)
@@ -127,7 +127,8 @@ def expected_frame(frame, good, *, sigma, mode, cval, truncate, reject, kept_out
     else:
         whole = fill(frame, good & ~kept_out)
     if reject is not None:
-        found = spots(whole, reject)
+        # what is filled, but has sums of its own, is judged by what it reads
+        found = spots(whole, reject, np.where(kept_out & good, frame, whole))
         whole = np.where(found, medians(whole), whole)
         good = good & ~found
     return gaussian_filter(whole, sigma, mode=mode, cval=cval, truncate=truncate), good

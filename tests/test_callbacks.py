@@ -82,7 +82,7 @@ def test_a_fit_that_fails_is_torn_down(callback):
         shape, dtype = SWEEP.shape, SWEEP.dtype
 
         def __getitem__(self, batch):
-            if batch.start >= 8:
+            if batch.start >= 8 and batch.stop - batch.start > 1:  # not while single frames are looked at
                 raise OSError("the file ends here")
             return SWEEP[batch]
 

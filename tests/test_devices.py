@@ -23,7 +23,10 @@ DEVICE = array_api_strict.Device("device1")
 PATIENCE = 20.0
 """Seconds after which transfers that wait for the work of another batch are taken to wait for ever."""
 
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:.*frames take no part"),
+]
 
 
 @pytest.fixture(scope="module")

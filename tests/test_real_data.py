@@ -23,6 +23,7 @@ def cleaned(frame):
     return np.where(np.abs(deviation) > 6 * spread, medians, frame)
 
 
+@pytest.mark.filterwarnings("ignore:.*not to be relied on")  # gamma spots, of which frames are cleaned apart
 class TestNeutronWedge:
     """Four exposures of an open beam, each with its own dark, judged on the fifth."""
 

@@ -195,13 +195,20 @@ class Accumulation:
         out = self._taken_out(masked)
         masked, full = masked | out, full & ~out
         unknown = masked & ~out if self.outside is None else (masked & ~out) | self.outside
-        measured = self._filled(xp.where(out, xp.zeros_like(measured), measured), unknown)
+        filled = self._filled(xp.where(out, xp.zeros_like(measured), measured), unknown)
         if self.reject is not None:
-            medians = median_of_neighbours(measured)
-            spots = find_spots(measured, medians, self.reject)
-            measured = xp.where(spots, medians, measured)
+            medians = median_of_neighbours(filled)
+            spots = find_spots(self._read(measured, filled, masked), medians, self.reject)
+            filled = xp.where(spots, medians, filled)
             masked = masked | spots
-        return Condensed(smoother.project(lambda rows: measured[:, rows, ...]), masked, full)
+        return Condensed(smoother.project(lambda rows: filled[:, rows, ...]), masked, full)
+
+    def _read(self, measured: Array, filled: Array, masked: Array) -> Array:
+        """Give filled frames with what those pixels read that were filled, but have sums of their own."""
+        if self.filling is None:
+            return filled
+        hoped = self.filling.kept_out & ~self.filling.hopeless & ~masked
+        return namespace(filled).where(hoped, measured, filled)
 
     def _taken_out(self, masked: Array) -> Array:
         """Find the frames that take no part, as an array that a mask of all can be joined with.

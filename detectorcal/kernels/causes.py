@@ -105,14 +105,14 @@ def find_causes(
 
 def _most_scatter(freedom: np.ndarray) -> np.ndarray:
     """Give, for 0, 1, 2, ... degrees of freedom, the scatter that is not chance, in units of the usual."""
-    highest = int(np.nanmax(freedom, initial=1))
+    highest = int(np.rint(np.nanmax(freedom, initial=1)))
     degrees = np.arange(1, max(highest, 1) + 1)
     limits = np.maximum(NOISIER, chdtri(degrees, CHANCE) / degrees)
     return np.concatenate([[np.inf], limits]).astype(np.float32)
 
 
 def _noisy(here: Evidence, scatter: np.ndarray, root: Usual, most: np.ndarray) -> np.ndarray:
-    degrees = np.clip(np.nan_to_num(here.freedom), 0, len(most) - 1).astype(np.int64)
+    degrees = np.clip(np.rint(np.nan_to_num(here.freedom)), 0, len(most) - 1).astype(np.int64)
     limit = np.maximum(most[degrees] * scatter, (root.level + N_SPREADS * root.spread) ** 2)
     found: np.ndarray = here.scatter > limit + UNEXPLAINED * here.explained
     found &= (here.scatter > SMALLEST_SCATTER**2 * here.level) & (here.freedom >= 1)
@@ -151,17 +151,23 @@ def line_evidence(
     Returns
     -------
     callable
-        Gives what they tell of some pixels, float32.
+        Gives what they tell of some pixels, float32, in units of the sweep's mean level: fourth powers of
+        readings of 32 bits would be more than float32 holds.
     """
+    n_values = float(np.sum(sums["frames"]))
+    unit = (float(np.sum(sums["expected"])) / n_values if n_values else 0.0) or 1.0
     courses = [_course(sums, name, power) for power, name in enumerate(_POWERS, start=2)]
     names = ("frames", "expected", "difference", "difference_squared")
 
     def evidence(where: Index) -> Evidence:
-        n, S1, D1, DD = (sums[name][where].astype(np.float32) for name in names)
+        powers = (1, unit, unit, unit**2)
+        told = ((sums[name][where] / power) for name, power in zip(names, powers, strict=True))
+        n, S1, D1, DD = (values.astype(np.float32) for values in told)
         SD, known = moments(where)
+        SD = SD / unit**2
         S2, S3, S4 = _levels(S1, n, [_between_rows(c, sums["frames"].shape, where) for c in courses])
         if known is not None:
-            S2 = known.astype(np.float32)
+            S2 = (known / unit**2).astype(np.float32)
         return _evidence_of((S1, S2, S3, S4), (D1, SD.astype(np.float32), DD))
 
     return evidence

@@ -142,7 +142,10 @@ class Response(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What the sums tell of pixels besides their response, floating; NaN where nothing."""
+    """What the sums tell of pixels besides their response, floating; NaN where nothing.
+
+    In DN, or in any other unit that all share.
+    """
 
     scatter: np.ndarray
     """Variance about its own response over the level, DN: the system gain where all is photon noise."""
