@@ -1,18 +1,17 @@
 """
-Pixels that cannot be calibrated
-================================
+Pixels not to believe
+=====================
 
-Dead pixels, hot ones, saturated ones and spots: what a calibration makes of each, and how to see it. A pixel
-that cannot be solved gets the harmless coefficient 1 and a bit in `defects_`, never a wild number, and does
-not spread to its neighbours.
+Dead pixels, hot ones, saturated ones and spots: what a calibration makes of each, and how to see it. Each
+pixel that is not to be believed has the bits of its causes in `defects_`; none spreads to its neighbours.
 """
 
 import warnings
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from detectorcal import DetectorCalibrator, DetectorcalWarning
+from detectorcal.plot import plot_coefficients, plot_defects
 from detectorcal.simulate import Detector, exposure_ladder, true_coefficient
 
 SIGMA = 10
@@ -20,47 +19,47 @@ shape, rng = (96, 128), np.random.default_rng(0)
 detector = Detector.random(shape, prnu=0.02, dead=0.002, hot=0.002, seed=rng)
 sweep = detector.record(exposure_ladder(np.ones(shape), 40), rng)
 darks = detector.darks(20, rng)
-sweep[:, 40:44, 60:64] = 4095  # pixels that always saturate
+sweep[:, 40:44, 60:64] = 4095  # pixels that always read the most a camera of 12 bits can
 for frame in sweep:  # cosmic rays
     frame[rng.integers(96, size=20), rng.integers(128, size=20)] += 900
 
 # %%
-# `saturation` and `reject` say what is not to be believed in a single frame. One warning counts the pixels
-# that are left without an answer.
+# Before anything is summed, a look at 16 of the frames finds the pixels that do not follow the light, and the
+# value at which readings are saturated. `reject` says what is not to be believed in a single frame. Warnings
+# count the causes.
 
 
 def fit(**params):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DetectorcalWarning)
-        cal = DetectorCalibrator(SIGMA, saturation=4095, **params).fit(sweep, dark=darks)
-    print(*(f"{params or ''} {warning.message}" for warning in caught))
+        cal = DetectorCalibrator(SIGMA, **params).fit(sweep, dark=darks)
+    print(*(f"{params or ''} {warning.message}" for warning in caught), sep="\n")
     return cal
 
 
 plain, rejecting = fit(), fit(reject=6)
+print(f"saturated from {plain.saturation_:.0f} DN on")
 
 # %%
-# A dead pixel is a spot in every frame: with `reject` none of its frames takes part, and it is "unsolved".
-#
-# A pixel can be solved and still be a bad one. The hot pixels of this detector are: noisy, with a high dark
-# that is subtracted. The true coefficients are known here, so all the others can be judged, and those that
-# were hit by a cosmic ray in one frame of forty.
+# Without `reject` the pixels that a cosmic ray hit scatter more than their neighbours, and are "noisy"; with
+# it, only that reading is left out. The true coefficients are known here, so all good pixels can be judged.
 
 truth = true_coefficient(detector, SIGMA)
-good = (rejecting.defects_ == 0) & (detector.defects == 0)
 for name, cal in {"without reject": plain, "reject=6": rejecting}.items():
+    good = (rejecting.defects_ == 0) & (detector.defects == 0)
     error = 100 * (cal.coef_ / truth - 1)[good].std()
     stated = 100 * np.median(cal.coef_std_[good])
     print(f"{name:15} error {error:.2f} %, standard error {stated:.2f} %")
 
 # %%
-# What goes on with the images uses a mask, `cal.defects_ == 0`.
+# Images are corrected with `cal.transform(images, flat, defects="interpolate")`, which mends such pixels from
+# the good ones around them.
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained", sharey=True)
-shown = axes[0].imshow(rejecting.coef_, cmap="gray", vmin=0.94, vmax=1.06)
-figure.colorbar(shown, ax=axes[0], label="coefficient")
-marked = np.where(rejecting.defects_ == 0, np.nan, rejecting.defects_)
-axes[1].imshow(marked, cmap="cividis", interpolation="nearest")
-for ax, title in zip(axes, ("coef_", "pixels marked in defects_"), strict=True):
-    ax.set(title=title, xlabel="column, pixels")
-axes[0].set_ylabel("row, pixels")
+plot_defects(rejecting)
+plot_coefficients(rejecting)
+
+image = sweep[20]
+mended = rejecting.transform(image, defects="interpolate")
+kept = rejecting.transform(image)
+bad = rejecting.defects_ != 0
+print(f"largest value of a bad pixel: kept {kept[bad].max():.0f} DN, mended {mended[bad].max():.0f} DN")
