@@ -75,6 +75,7 @@ def prepared(scene, tmp_path_factory):
     store[:] = scene["sweep"]
     for name, kinds in {"scan": ("darks", "flats", "scan"), "sweep": ("sweep",)}.items():
         write_nxtomo(folder / f"{name}.nxs", [scene[kind] for kind in kinds])
+    tifffile.imwrite(folder / "bad_pixels.tif", np.eye(*SHAPE, dtype=np.uint8))
     return folder
 
 
