@@ -63,7 +63,7 @@ def test_good_pixels_are_as_in_the_undamaged_sweep_and_bad_ones_named(method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("sigma", [10, 30])
+@pytest.mark.parametrize("sigma", [15, 30])
 @pytest.mark.parametrize(
     "options", [{"prnu": 0.01}, {"prnu": 0.03}, {"K": 4.0}, {"bits": 12, "K": 0.25}], ids=str
 )

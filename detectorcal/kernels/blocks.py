@@ -16,10 +16,23 @@ from scipy import ndimage
 from detectorcal._typing import Float64, Shape
 from detectorcal.kernels.masking import MAD_TO_STD
 
-__all__ = ["Band", "Index", "Spread", "Usual", "bands", "near", "rows_between", "thin", "usual"]
+__all__ = [
+    "Band",
+    "Index",
+    "Spread",
+    "Usual",
+    "bands",
+    "near",
+    "only",
+    "rows_between",
+    "take_rows",
+    "thin",
+    "usual",
+    "usual_at",
+]
 
-Index: TypeAlias = tuple[slice, ...]
-"""Which rows, and columns, of a map."""
+Index: TypeAlias = tuple[Any, ...]
+"""Which pixels of a map: slices of its rows, or of rows and columns, or an array of numbers for each axis."""
 
 
 class Band(NamedTuple):
@@ -39,6 +52,22 @@ class Band(NamedTuple):
         n_blocks = self.numbers.stop - self.numbers.start
         return values.reshape(n_blocks, -1, values.shape[-1])
 
+    def pixels(self, chosen: np.ndarray, shape: Shape) -> Index:
+        """Tell where on the detector those are that are chosen in that shape."""
+        rows, columns = np.nonzero(chosen.reshape(-1, chosen.shape[-1]))
+        start = self.rows[0].start
+        return (columns + start,) if len(shape) == 1 else (rows + start, columns)
+
+    def limits(self, blocks: np.ndarray, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+        """Give the least and the most of :func:`rows_between` in each row of blocks, (n_blocks, 1, width)."""
+        here = blocks[self.numbers]
+        if len(shape) == 2:
+            first = np.linspace(self.rows[0].start, self.rows[0].stop, len(here), endpoint=False, dtype=int)
+            last = np.append(first[1:], self.rows[0].stop) - 1
+            here = np.stack([here, *(rows_between(blocks, shape, (rows,)) for rows in (first, last))])
+            return here.min(axis=0)[:, None], here.max(axis=0)[:, None]
+        return here[:, None], here[:, None]
+
 
 Spread: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 """Gives what a function makes of each of some items, on threads or one by one."""
@@ -52,7 +81,7 @@ THINNED_FROM = 8
 NEAR, NEAR_ON_A_LINE = 3, 12
 """Pixels either way that are next to one."""
 
-BLOCKS_PER_BAND = 4
+BLOCKS_PER_BAND = 8
 """Rows of blocks worked on at once."""
 
 BLOCKS_PER_AXIS = 4
@@ -121,14 +150,29 @@ def rows_between(blocks: np.ndarray, shape: Shape, where: Index) -> np.ndarray:
     if len(shape) == 1:
         line: np.ndarray = blocks[0][where]
         return line
-    columns = blocks[:, where[1]] if len(where) > 1 else blocks
     if len(blocks) == 1:
-        return np.broadcast_to(columns, (len(range(shape[0])[where[0]]), columns.shape[1]))
+        return take_rows(blocks, np.zeros(shape[0], np.int64), where)
     above, share = _middles(len(blocks), shape[0], 2)
-    above, share = above[where[0]], share[where[0]].astype(blocks.dtype)[:, None]
-    spread: np.ndarray = columns[above]
-    spread += share * (columns[above + 1] - spread)
+    share = share[where[0]].astype(blocks.dtype)
+    spread = take_rows(blocks, above, where)
+    spread += share.reshape(share.shape + (1,) * (spread.ndim - share.ndim)) * (
+        take_rows(blocks, above + 1, where) - spread
+    )
     return spread
+
+
+def take_rows(values: np.ndarray, rows: np.ndarray, where: Index) -> np.ndarray:
+    """Give, for some pixels of an area, what ``values`` have in the row that ``rows`` names for theirs."""
+    taken: np.ndarray = values[..., rows[where[0]], *(where[1:] or (slice(None),))]
+    return taken
+
+
+def usual_at(each: Usual, shape: Shape, at: Index) -> Usual:
+    """Give what is usual in the row of blocks that each of some pixels is in."""
+    if len(shape) == 1:
+        return Usual(*(values[0][at] for values in each))
+    row = np.minimum(np.arange(shape[0]) // _side(shape[0], 2), len(each.level) - 1)
+    return Usual(*(take_rows(values, row, at) for values in each))
 
 
 def _across(blocks: np.ndarray, shape: Shape) -> np.ndarray:
@@ -157,31 +201,39 @@ def bands(shape: Shape) -> list[Band]:
     return found
 
 
-def near(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Give the median of the pixels next to some of a band, 7x7 or 25 on a line; NaN has no say.
+def only(at: Index, chosen: np.ndarray) -> Index:
+    """Give those of some pixels that are chosen among them."""
+    return tuple(index[chosen] for index in at)
+
+
+def near(values_of: Callable[[Index], np.ndarray], shape: Shape, at: Index) -> np.ndarray:
+    """Give the median of the pixels next to each of some, 7x7 or 25 on a line; NaN has no say.
 
     Where what is usual changes within a block, as at an edge that smoothing bends, only they can tell.
 
     Parameters
     ----------
-    values : array of shape (n_blocks, n_rows, width), floating
-        Of the band.
-    places : array of that shape, bool
-        For which pixels.
+    values_of : callable
+        Gives the values of some pixels.
+    shape : tuple of int
+        Of the detector.
+    at : tuple of one array of shape (n,) for each axis, int
+        Which pixels.
 
     Returns
     -------
-    array of shape (n_places,)
+    array of shape (n,)
     """
-    rows = values.reshape(-1, values.shape[-1])
-    row, column = np.nonzero(places.reshape(rows.shape))
-    down, across = (NEAR, NEAR) if len(rows) > 1 else (0, NEAR_ON_A_LINE)
-    shifts = np.mgrid[-down : down + 1, -across : across + 1].reshape(2, -1, 1)
-    down_to, across_to = row + shifts[0], column + shifts[1]
-    last = len(rows) - 1, rows.shape[1] - 1
-    around = rows[np.clip(down_to, 0, last[0]), np.clip(across_to, 0, last[1])]
+    if not at[0].size:
+        return np.zeros(0)
+    reach = NEAR if len(shape) == 2 else NEAR_ON_A_LINE
+    axis = np.arange(-reach, reach + 1)
+    shifts = np.stack(np.meshgrid(*[axis] * len(shape), indexing="ij")).reshape(len(shape), -1, 1)
+    places = [index + shift for index, shift in zip(at, shifts, strict=True)]
+    around = values_of(tuple(np.clip(place, 0, n - 1) for place, n in zip(places, shape, strict=True)))
     # beyond an edge there is none: were the last repeated, a dead column at the edge would be what is usual
-    around[(down_to < 0) | (down_to > last[0]) | (across_to < 0) | (across_to > last[1])] = np.nan
+    for place, n in zip(places, shape, strict=True):
+        around[(place < 0) | (place >= n)] = np.nan
     return _medians(around.T)
 
 
@@ -206,6 +258,8 @@ def _blocks_of(values: np.ndarray, shape: Shape) -> np.ndarray:
 def _medians(blocks: np.ndarray) -> np.ndarray:
     """Medians of the values that are not NaN; NaN where all are."""
     ordered = np.sort(blocks, axis=-1)  # NaN goes to the end
+    if not np.isnan(ordered[..., -1]).any():
+        return ordered[..., (ordered.shape[-1] - 1) // 2]
     n_known = np.count_nonzero(~np.isnan(ordered), axis=-1)
     middle = np.maximum(n_known - 1, 0) // 2
     return np.take_along_axis(ordered, middle[..., None], axis=-1)[..., 0]

@@ -8,14 +8,27 @@ what the whole detector does, flicker, drift, a beam that smoothing bends, count
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS
 from detectorcal._typing import Float64, Shape
-from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, near, rows_between, thin, usual
+from detectorcal.kernels.blocks import (
+    Band,
+    Index,
+    Spread,
+    Usual,
+    bands,
+    near,
+    only,
+    rows_between,
+    take_rows,
+    thin,
+    usual,
+    usual_at,
+)
 from detectorcal.kernels.model import ROW_STEP, Evidence, sampled_rows
 
 __all__ = ["find_causes", "line_evidence"]
@@ -81,20 +94,23 @@ def find_causes(
     flags = np.zeros(shape, np.uint8)
     with np.errstate(all="ignore"):
         some = evidence(thin(shape))
-        # of scatter, standard deviations are spread more evenly than variances
-        maps = (some.scatter, np.sqrt(np.maximum(some.scatter, 0)), some.bend, frames[thin(shape)])
-        usually = spread_work(lambda values: usual(values, shape), maps)
-        most = _most_scatter(some.freedom)
+        # of scatter, standard deviations are spread more evenly than variances, and have the same median
+        maps = np.sqrt(np.maximum(some.scatter, 0)), some.bend, frames[thin(shape)]
+        root, bend, count = spread_work(lambda values: usual(values, shape), maps)
+
+    def comparable(at: Index) -> Index:
+        return only(at, frames[at] >= ENOUGH_FRAMES * usual_at(count, shape, at).level)
 
     def judge(band: Band) -> None:
         with np.errstate(all="ignore"):
-            here = Evidence(*(band.part(values) for values in evidence(band.rows)))
-            scatter, root, bend, count = (band.around(each) for each in usually)
-            comparable = band.part(frames[band.rows]) >= ENOUGH_FRAMES * count.level
-            noisy = comparable & _noisy(here, scatter.level, root, most)
-            bent = comparable & _nonlinear(here, scatter.level, bend)
-        found = np.uint8(DEFECTS["noisy"]) * noisy + np.uint8(DEFECTS["nonlinear"]) * bent
-        flags[band.rows] = found.reshape(flags[band.rows].shape)
+            here = evidence(band.rows)
+            much = band.part(here.scatter) > NOISIER * band.around(root).level ** 2
+            noisy = _noisy(evidence, comparable(band.pixels(much, shape)), root, shape)
+            around = band.around(bend)
+            off = np.abs(band.part(here.bend) - around.level) > N_SPREADS * around.spread
+            bent = _nonlinear(evidence, comparable(band.pixels(off, shape)), root, bend, shape)
+        flags[noisy] |= np.uint8(DEFECTS["noisy"])
+        flags[bent] |= np.uint8(DEFECTS["nonlinear"])
 
     spread_work(judge, bands(shape))
     if saturated.any():
@@ -103,30 +119,41 @@ def find_causes(
     return flags
 
 
-def _most_scatter(freedom: np.ndarray) -> np.ndarray:
-    """Give, for 0, 1, 2, ... degrees of freedom, the scatter that is not chance, in units of the usual."""
-    highest = int(np.rint(np.nanmax(freedom, initial=1)))
-    degrees = np.arange(1, max(highest, 1) + 1)
-    limits = np.maximum(NOISIER, chdtri(degrees, CHANCE) / degrees)
-    return np.concatenate([[np.inf], limits]).astype(np.float32)
-
-
-def _noisy(here: Evidence, scatter: np.ndarray, root: Usual, most: np.ndarray) -> np.ndarray:
-    degrees = np.clip(np.rint(np.nan_to_num(here.freedom)), 0, len(most) - 1).astype(np.int64)
-    limit = np.maximum(most[degrees] * scatter, (root.level + N_SPREADS * root.spread) ** 2)
-    found: np.ndarray = here.scatter > limit + UNEXPLAINED * here.explained
+def _noisy(evidence: Callable[[Index], Evidence], at: Index, root: Usual, shape: Shape) -> Index:
+    """Choose the noisy ones of some pixels."""
+    here, around = evidence(at), usual_at(root, shape, at)
+    limit = np.maximum(
+        _most_scatter(here.freedom) * around.level**2, (around.level + N_SPREADS * around.spread) ** 2
+    )
+    found = here.scatter > limit + UNEXPLAINED * here.explained
     found &= (here.scatter > SMALLEST_SCATTER**2 * here.level) & (here.freedom >= 1)
-    found[found] = here.scatter[found] > NOISIER * near(here.scatter, found)
+    at = only(at, found)
+    beside = near(lambda places: evidence(places).scatter, shape, at)
+    return only(at, here.scatter[found] > NOISIER * beside)
+
+
+def _most_scatter(freedom: np.ndarray) -> np.ndarray:
+    """Give the scatter that is not chance, in units of the usual."""
+    degrees = np.rint(np.nan_to_num(freedom)).astype(np.int64)
+    least, most = int(max(degrees.min(initial=1), 1)), int(degrees.max(initial=1))
+    each = np.arange(least, most + 1)
+    limits = np.maximum(NOISIER, chdtri(each, CHANCE) / each)
+    found: np.ndarray = limits[np.clip(degrees, least, most) - least]
     return found
 
 
-def _nonlinear(here: Evidence, scatter: np.ndarray, bend: Usual) -> np.ndarray:
-    away = np.abs(here.bend - bend.level)
-    std = np.sqrt(here.bend_variance * np.maximum(here.scatter, scatter))
-    limit = np.maximum(N_SPREADS * np.maximum(std, bend.spread), SMALLEST_BEND / (EVEN_RANGE * here.spread))
-    found: np.ndarray = (away > limit) & (here.spread > SMALLEST_RELATIVE_SPAN * here.level)
-    found[found] = np.abs(here.bend[found] - near(here.bend, found)) > limit[found]
-    return found
+def _nonlinear(
+    evidence: Callable[[Index], Evidence], at: Index, root: Usual, bend: Usual, shape: Shape
+) -> Index:
+    """Choose the nonlinear ones of some pixels."""
+    here, around = evidence(at), usual_at(bend, shape, at)
+    usual_scatter = usual_at(root, shape, at).level ** 2
+    std = np.sqrt(here.bend_variance * np.maximum(here.scatter, usual_scatter))
+    limit = np.maximum(N_SPREADS * np.maximum(std, around.spread), SMALLEST_BEND / (EVEN_RANGE * here.spread))
+    found = (np.abs(here.bend - around.level) > limit) & (here.spread > SMALLEST_RELATIVE_SPAN * here.level)
+    at = only(at, found)
+    beside = near(lambda places: evidence(places).bend, shape, at)
+    return only(at, np.abs(here.bend[found] - beside) > limit[found])
 
 
 def line_evidence(
@@ -135,10 +162,11 @@ def line_evidence(
     r"""Read scatter and bend from the sums of a straight line.
 
     With :math:`d = s - m`, weights :math:`1/s` and :math:`S_k = \sum s^k`, the curvature is
-    :math:`b = -(\sum s d - (S_2 / S_1) \sum d) / (S_3 - S_2^2 / S_1)`, of variance K over that denominator.
+    :math:`b = ((S_2 / S_1) \sum d - \sum s d) / h`, of variance `K` over :math:`h = S_3 - S_2^2 / S_1`.
     What the line leaves of :math:`\sum d^2`, :math:`\sum d^2 - (\sum s d)^2 / S_2`, less what the bend
-    explains, :math:`b^2 (S_4 - S_3^2 / S_2)`, is expected to be
-    :math:`K (S_1 - S_3 / S_2 - (S_4 - S_3^2 / S_2) / (S_3 - S_2^2 / S_1))`.
+    explains, :math:`b^2 q` with :math:`q = S_4 - S_3^2 / S_2`, is expected to be
+    :math:`K (S_1 - S_3 / S_2 - q / h)`. All is in units of a pixel's mean level :math:`S_1 / n`, so that
+    :math:`S_1 = n` and the other :math:`S_k / n` tell the course of the beam over the sweep.
 
     Parameters
     ----------
@@ -151,51 +179,42 @@ def line_evidence(
     Returns
     -------
     callable
-        Gives what they tell of some pixels, float32, in units of the sweep's mean level: fourth powers of
-        readings of 32 bits would be more than float32 holds.
+        Gives what they tell of some pixels.
     """
-    n_values = float(np.sum(sums["frames"]))
-    unit = (float(np.sum(sums["expected"])) / n_values if n_values else 0.0) or 1.0
-    courses = [_course(sums, name, power) for power, name in enumerate(_POWERS, start=2)]
-    names = ("frames", "expected", "difference", "difference_squared")
+    shape = sums["frames"].shape
+    with np.errstate(all="ignore"):
+        lean, cubed, fourth = (_course(sums, name, power) for power, name in enumerate(_POWERS, start=2))
+        schur = np.maximum(cubed - lean**2, 0)
+        spread = np.sqrt(schur)
+        spans = spread > SMALLEST_RELATIVE_SPAN * lean  # of equal levels, the bend is rounding over rounding
+        curl = fourth - cubed**2 / lean
+        per_bend = np.where(spans, 1 / schur, 0)
+        lost = cubed / lean + curl * per_bend
+    course = np.stack([lean, curl, per_bend, lost, spread, spans])
+    n_sampled = course.shape[1] if len(shape) == 2 else 0
+    nearest = np.minimum((np.arange(shape[0]) + ROW_STEP // 2) // ROW_STEP, n_sampled - 1)
 
     def evidence(where: Index) -> Evidence:
-        powers = (1, unit, unit, unit**2)
-        told = ((sums[name][where] / power) for name, power in zip(names, powers, strict=True))
-        n, S1, D1, DD = (values.astype(np.float32) for values in told)
-        SD, known = moments(where)
-        SD = SD / unit**2
-        S2, S3, S4 = _levels(S1, n, [_between_rows(c, sums["frames"].shape, where) for c in courses])
-        if known is not None:
-            S2 = (known / unit**2).astype(np.float32)
-        return _evidence_of((S1, S2, S3, S4), (D1, SD.astype(np.float32), DD))
+        n, S1, D1, DD = (sums[name][where] for name in _LINE)
+        SD, S2 = moments(where)
+        unit = n / S1
+        D1, n = (D1 * unit).astype(np.float32), n.astype(np.float32)
+        here = course[:, *where] if len(shape) == 1 else take_rows(course, nearest, where)
+        lean, curl, per_bend, lost, spread, spans = here
+        unit *= unit
+        SD, DD = (SD * unit).astype(np.float32), (DD * unit).astype(np.float32)
+        if S2 is not None:
+            lean = (S2 * unit).astype(np.float32) / n
+        bend = (lean * D1 - SD) * per_bend / n
+        told = n - lost
+        explained = bend * bend * (n * curl)
+        scatter = (DD - SD * SD / (n * lean) - explained) / told
+        return Evidence(scatter, n / lean - 1 - spans, bend, per_bend / n, spread, lean, explained / told)
 
     return evidence
 
 
-def _levels(S1: np.ndarray, n: np.ndarray, courses: list[np.ndarray]) -> list[np.ndarray]:
-    """Give the sums of the 2nd, 3rd and 4th powers of the levels, from their courses."""
-    mean = S1 / n
-    square = mean * mean
-    powers = (mean, square, square * mean)
-    return [S1 * power * course for power, course in zip(powers, courses, strict=True)]
-
-
-def _evidence_of(levels: Sequence[np.ndarray], differences: Sequence[np.ndarray]) -> Evidence:
-    """Put the formulas of :func:`line_evidence` to work."""
-    (S1, S2, S3, S4), (D1, SD, DD) = levels, differences
-    lean, curl = S2 / S1, S4 - S3 * S3 / S2
-    schur = S3 - lean * S2
-    spread = np.sqrt(np.maximum(schur, 0) / S1)
-    spans = spread > SMALLEST_RELATIVE_SPAN * lean  # of equal levels, the bend is rounding over rounding
-    bend = np.where(spans, (lean * D1 - SD) / schur, 0)
-    per_gain = S1 - S3 / S2 - np.where(spans, curl / schur, 0)
-    explained = bend * bend * curl
-    rest = DD - SD * SD / S2 - explained
-    freedom = S1 * S1 / S2 - 1 - spans
-    return Evidence(rest / per_gain, freedom, bend, 1 / schur, spread, lean, explained / per_gain)
-
-
+_LINE = ("frames", "expected", "difference", "difference_squared")
 _POWERS = ("expected_squared", "expected_cubed", "expected_fourth")
 
 
@@ -207,21 +226,7 @@ def _course(sums: Mapping[str, Float64], name: str, power: int) -> np.ndarray:
     """
     some_rows = sampled_rows(sums["frames"].ndim)
     n, S1, Sk = (sums[key][some_rows] for key in ("frames", "expected", name))
-    with np.errstate(all="ignore"):
-        course = Sk / n / (S1 / n) ** power
+    course = Sk / n / (S1 / n) ** power
     seen = np.where(n == n.max(), course, np.nan)
     around = rows_between(usual(seen[thin(n.shape)], n.shape).level, n.shape, (slice(None),))
     return np.where(n == n.max(), course, around).astype(np.float32)
-
-
-def _between_rows(course: np.ndarray, shape: Shape, where: Index) -> np.ndarray:
-    """Give the course at some pixels: between the sampled rows on straight lines."""
-    if len(shape) == 1:
-        return course[where]
-    place = np.minimum(np.arange(shape[0])[where[0]] / ROW_STEP, len(course) - 1)
-    above = np.minimum(place.astype(int), max(len(course) - 2, 0))
-    below = np.minimum(above + 1, len(course) - 1)
-    share = (place - above).astype(np.float32)[:, None]
-    columns = course[:, where[1]] if len(where) > 1 else course
-    found: np.ndarray = (1 - share) * columns[above] + share * columns[below]
-    return found

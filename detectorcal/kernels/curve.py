@@ -138,15 +138,16 @@ class Curved:
         """Tell how pixels scatter and bend."""
 
         def of_some(where: Index) -> Evidence:
-            told = {name: sums[name][where] for name in ("frames", *self.names)}
+            told = {name: sums[name][where] for name in ("frames", "expected", *self.names)}
+            unit = told["expected"] / told["frames"]
             bend, schur = _curvature_moments(told)
             spans = schur > SMALLEST_SPAN**2 * told["w_s4"]
             explained = np.where(spans, bend**2 / schur, 0)
             freedom = told["frames"] - 1 - spans
             rest = told["w_r2"] - told["w_sr"] ** 2 / told["w_s2"] - explained
-            spread, level = np.sqrt(schur / told["w_s2"]), told["w_s3"] / told["w_s2"]
-            per_frame = explained / freedom
-            return Evidence(rest / freedom, freedom, bend / schur, 1 / schur, spread, level, per_frame)
+            scatter, explained = rest / (freedom * unit), explained / (freedom * unit)
+            spread, level = np.sqrt(schur / told["w_s2"]) / unit, told["w_s3"] / told["w_s2"] / unit
+            return Evidence(scatter, freedom, bend / schur * unit, unit**3 / schur, spread, level, explained)
 
         return of_some
 

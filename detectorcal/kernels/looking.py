@@ -11,13 +11,27 @@ around, which holds the sweep's own noise, so that no noise makes a pixel strang
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import chdtri
 
 from detectorcal._defects import DEFECTS, LARGEST_COEF
-from detectorcal.kernels.blocks import Band, Index, Spread, Usual, bands, near, rows_between, thin, usual
+from detectorcal._typing import Shape
+from detectorcal.kernels.blocks import (
+    Band,
+    Index,
+    Spread,
+    Usual,
+    bands,
+    near,
+    only,
+    rows_between,
+    thin,
+    usual,
+    usual_at,
+)
 
 __all__ = ["FEWEST_PIXELS", "unlike_neighbours"]
 
@@ -95,34 +109,68 @@ def unlike_neighbours(
         return usual(values, shape)
 
     levels = [each.level for each in spread_work(usual_of, [group[some] for group in groups])]
-    course = _course(groups, levels, some)
+    seen = _Groups(groups, levels)
+    course = seen.course(some)
     asked = [course.response, course.follows, course.scatter, *([] if dark is None else [dark[some]])]
-    usually = spread_work(usual_of, asked)
+    response, follows, scatter, *of_dark = spread_work(usual_of, asked)
     dimmest = max(cutoff, DIMMEST * float(np.max(np.mean(levels, axis=0))))
 
     def judge(band: Band) -> None:
-        here = _Course(*(band.part(values) for values in _course(groups, levels, band.rows)))
-        response, follows, scatter, *of_dark = (band.around(each) for each in usually)
+        doubtful = seen.doubtful(band)
+        if dark is not None:
+            doubtful |= _strange_dark(band.part(dark[band.rows]), band.around(of_dark[0]))
+        at = band.pixels(doubtful, shape)
+        here = seen.course(at)
         with np.errstate(invalid="ignore"):
-            strange = _strange_response(here, response) | _scatters(here.scatter, scatter.level, len(groups))
+            strange = _strange_response(seen, at, here, usual_at(response, shape, at).spread)
+            usual_scatter = usual_at(scatter, shape, at).level
+            strange |= _scatters(seen, at, here, usual_scatter)
             if dark is not None:
-                strange |= _strange_dark(band.part(dark[band.rows]), of_dark[0], here.level)
-            noise = np.sqrt(np.maximum(scatter.level, 0) / max(len(groups) - 1, 1))
-            dead, hot = _deaf(here, follows.spread, noise)
-            strange, dead, hot = (each & (here.level > dimmest) for each in (strange, dead, hot))
+                strange |= _strange_dark(dark[at], usual_at(of_dark[0], shape, at), here.level)
+            noise = np.sqrt(np.maximum(usual_scatter, 0) / max(len(groups) - 1, 1))
+            dead, hot = _deaf(here, usual_at(follows, shape, at).spread, noise)
         flags = strange * np.uint8(DEFECTS["nonlinear"])
         flags[dead], flags[hot] = DEFECTS["dead"], DEFECTS["hot"]
-        found[band.rows] = flags.reshape(found[band.rows].shape)
+        found[at] = np.where(here.level > dimmest, flags, 0)
 
     spread_work(judge, bands(shape))
     return found
 
 
-def _course(groups: np.ndarray, levels: Sequence[np.ndarray], where: Index) -> _Course:
-    """Tell of some pixels what the groups do, ``levels`` being what is usual in each."""
-    with np.errstate(all="ignore"):
-        expected = np.stack([rows_between(level, groups.shape[1:], where) for level in levels])
-        return _course_of(groups[:, *where], expected)
+@dataclass(frozen=True)
+class _Groups:
+    """Groups of frames, and what is usual in each."""
+
+    means: np.ndarray
+    levels: Sequence[np.ndarray]
+
+    @property
+    def shape(self) -> Shape:
+        return self.means.shape[1:]
+
+    def course(self, where: Index) -> _Course:
+        """Tell what they do at some pixels."""
+        with np.errstate(all="ignore"):
+            expected = np.stack([rows_between(level, self.shape, where) for level in self.levels])
+            return _course_of(self.means[:, *where], expected)
+
+    def doubtful(self, band: Band) -> np.ndarray:
+        r"""Choose the pixels that have to be looked at closely, of which a good detector has few.
+
+        If all :math:`g_i = e_i (1 + \delta_i)` with :math:`|\delta_i| \le x`, the response deviates by `x` at
+        most; the scatter of `n` groups is :math:`n x^2` at most, since `a` is where it is least; and the
+        slope, asked for where the contrast of the levels is at least `C`, is at least
+        :math:`1 - x \sqrt{1 + 1/C^2}` (Cauchy and Schwarz).
+        """
+        n = len(self.means)
+        still_follows = (1 - 1 / LARGEST_COEF) / np.sqrt(1 + 1 / SMALLEST_CONTRAST**2)
+        x = min(SMALLEST_DEVIATION * np.sqrt(max(n - 1, 1) / n), still_follows)
+        doubtful = np.zeros(band.part(self.means[0][band.rows]).shape, bool)
+        for mean, level in zip(self.means, self.levels, strict=True):
+            values = band.part(mean[band.rows])
+            least, most = band.limits(level, self.shape)
+            doubtful |= (values < (1 - x) * least) | (values > (1 + x) * most)
+        return doubtful
 
 
 def _course_of(measured: np.ndarray, expected: np.ndarray) -> _Course:
@@ -141,29 +189,31 @@ def _course_of(measured: np.ndarray, expected: np.ndarray) -> _Course:
     return _Course(response, np.where(told, slope, response), leverage, scatter, level, evenness)
 
 
-def _strange_response(course: _Course, around: Usual) -> np.ndarray:
-    limit = np.broadcast_to(np.maximum(N_SPREADS * around.spread, SMALLEST_DEVIATION), course.response.shape)
-    strange: np.ndarray = np.abs(course.response - 1) > limit
-    strange[strange] = np.abs(course.response[strange] - near(course.response, strange)) > limit[strange]
-    return strange
+def _strange_response(seen: _Groups, at: Index, here: _Course, spread: np.ndarray) -> np.ndarray:
+    limit = np.maximum(N_SPREADS * spread, SMALLEST_DEVIATION)
+    found: np.ndarray = np.abs(here.response - 1) > limit
+    beside = near(lambda places: seen.course(places).response, seen.shape, only(at, found))
+    found[found] = np.abs(here.response[found] - beside) > limit[found]
+    return found
 
 
-def _strange_dark(dark: np.ndarray, around: Usual, level: np.ndarray) -> np.ndarray:
-    """Find darks far from those around, so far that their noise or drift would matter."""
+def _scatters(seen: _Groups, at: Index, here: _Course, around: np.ndarray) -> np.ndarray:
+    """Find pixels that scatter, from group to group, far more than those around."""
+    freedom = len(seen.means) - 1
+    if not freedom:
+        return np.zeros(here.scatter.shape, bool)
+    times = chdtri(freedom, CHANCE_OF_SCATTER) / chdtri(freedom, 0.5)
+    found: np.ndarray = here.scatter > np.maximum(times * around, freedom * SMALLEST_DEVIATION**2)
+    beside = near(lambda places: seen.course(places).scatter, seen.shape, only(at, found))
+    found[found] = here.scatter[found] > times * beside
+    return found
+
+
+def _strange_dark(dark: np.ndarray, around: Usual, level: np.ndarray | float = 0.0) -> np.ndarray:
+    """Find darks far from those around, so far that their noise or drift would matter at that level."""
     limit = np.maximum(N_DARK_SPREADS * around.spread, SMALLEST_DEVIATION * np.abs(level))
     strange: np.ndarray = np.abs(dark - around.level) > limit
     return strange
-
-
-def _scatters(scatter: np.ndarray, around: np.ndarray, n_groups: int) -> np.ndarray:
-    """Find pixels that scatter, from group to group, far more than those around."""
-    freedom = n_groups - 1
-    if not freedom:
-        return np.zeros(scatter.shape, bool)
-    times = chdtri(freedom, CHANCE_OF_SCATTER) / chdtri(freedom, 0.5)
-    found: np.ndarray = scatter > np.maximum(times * around, freedom * SMALLEST_DEVIATION**2)
-    found[found] = scatter[found] > times * near(scatter, found)
-    return found
 
 
 def _deaf(course: _Course, spread: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

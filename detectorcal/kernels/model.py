@@ -144,23 +144,23 @@ class Response(NamedTuple):
 class Evidence(NamedTuple):
     """What the sums tell of pixels besides their response, floating; NaN where nothing.
 
-    In DN, or in any other unit that all share.
+    All levels are in units of the pixel's mean expected value.
     """
 
     scatter: np.ndarray
-    """Variance about its own response over the level, DN: the system gain where all is photon noise."""
+    """Variance about its own response over the level: K over the mean level where all is photon noise."""
     freedom: np.ndarray
     """Degrees of freedom of that."""
     bend: np.ndarray
-    """Change of the gain with the level, 1/DN, not drawn towards anything."""
+    """Change of the gain with the level, not drawn towards anything."""
     bend_variance: np.ndarray
-    """Its variance over the scatter, 1/DN^3."""
+    """Its variance over the scatter."""
     spread: np.ndarray
-    """Standard deviation of the levels, DN."""
+    """Standard deviation of the levels."""
     level: np.ndarray
-    """Their mean, weighted by the levels, DN."""
+    """Their mean, weighted by the levels."""
     explained: np.ndarray
-    """What the bend takes off the scatter, DN."""
+    """What the bend takes off the scatter."""
 
 
 class ResponseModel(Protocol):
