@@ -61,7 +61,7 @@ __all__ = [
     "whole_frames",
 ]
 
-BLOCK_PIXELS = 2**15
+BLOCK_PIXELS = 2**16
 """Pixels of a row block: its handful of float32 temporaries stay near the core."""
 
 DEVICE_BLOCK_PIXELS = 2**24

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from detectorcal._arrays import is_dask, to_host
 from detectorcal._defects import DEFECTS
-from detectorcal._execution import some_frames
+from detectorcal._execution import row_blocks, some_frames
 from detectorcal._streaming import Threads, read, single_threaded_blas
 from detectorcal._typing import Float64, Shape, Stack
 from detectorcal._validation import float_dtype
@@ -29,6 +28,9 @@ FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP = 10, 1e-4
 
 FEW = 8
 """The level of a frame is the median of every so many-th pixel of every so many-th row."""
+
+ROWS_PIXELS = 2**18
+"""Pixels of the rows that are averaged at once: threads hinder each other less than with fewer."""
 
 SMALLEST_BITS = 8
 """No detector counts in less."""
@@ -81,18 +83,15 @@ def look_at(
     """
     n_frames = min(N_FRAMES, stack.shape[0])
     n_groups = max(1, min(N_GROUPS, n_frames // FEWEST_IN_GROUP))
-    ends = {(number + 1) * n_frames // n_groups for number in range(n_groups)}
-    seen = _Seen(tuple(stack.shape[1:]), float_dtype(stack.dtype), saturation, cutoff)
+    ends = [(number + 1) * n_frames // n_groups for number in range(n_groups)]
     dark_per_frame = len(darks.shape) == len(stack.shape)
     one = None if dark_per_frame else np.asarray(darks, float_dtype(stack.dtype))
     their_darks = _one_by_one(darks, n_frames) if one is None else itertools.repeat(one, n_frames)
+    coming = zip(_one_by_one(stack, n_frames), their_darks, strict=True)
+    seen = _Seen(tuple(stack.shape[1:]), stack.dtype, saturation, cutoff)
     with np.errstate(all="ignore"), single_threaded_blas(), Threads(n_jobs) as threads:
-        for number, (frame, dark) in enumerate(
-            zip(_one_by_one(stack, n_frames), their_darks, strict=True), start=1
-        ):
-            seen.add(frame, dark)
-            if number in ends:
-                seen.end_group()
+        for start, stop in itertools.pairwise([0, *ends]):
+            seen.add(list(itertools.islice(coming, stop - start)), threads)
         found = seen.saturation()
         return Look(_causes(seen, one, user, regions, found, threads), found)
 
@@ -106,82 +105,100 @@ def _one_by_one(stack: Stack, n_frames: int) -> Iterator[np.ndarray]:
         yield to_host(read(stack, slice(number, number + 1)))[0]
 
 
+class _Glance(NamedTuple):
+    """What a frame tells as a whole."""
+
+    frame: np.ndarray
+    """Raw, DN; NaN where it is not finite."""
+    dark: np.ndarray
+    level: float
+    """Usual measured value, DN."""
+    top: float
+    """Largest raw reading under the limit, DN."""
+    n_at_top: int
+    n_below: int
+    """Pixels that read it, and that read less. That it is the saturation need not be known yet."""
+
+
 class _Seen:
     """What is kept of the frames looked at: a few maps, however many there are."""
 
     def __init__(self, shape: Shape, dtype: np.dtype, saturation: float | None, cutoff: float) -> None:
         self._given = saturation
-        self.cutoff = cutoff
-        self._limit = np.inf
+        narrow = dtype.kind in "iu" and dtype.itemsize <= WIDEST_COUNTER
+        self._limit = (
+            saturation if saturation is not None else float(np.iinfo(dtype).max) if narrow else np.inf
+        )
         self._top, self._n_at_top = 0.0, 0
-        self._dtype = dtype
-        self._group: list[np.ndarray] = []
-        self._levels: list[float] = []
-        self.groups: list[np.ndarray] = []
-        """Mean measured frame of each group, without each pixel's smallest and largest reading, DN."""
+        self.cutoff = cutoff
+        self._groups = np.empty((N_GROUPS, *shape), float_dtype(dtype))
+        self.n_groups = 0
         self.smallest = np.full(shape, np.inf)
         self.largest = np.full(shape, -np.inf)
         """Smallest and largest raw reading of each pixel, DN."""
+        self._is_new = True
 
-    def add(self, frame: np.ndarray, dark: np.ndarray) -> None:
-        """Look at one raw frame; of one that is saturated as a whole only its top is noted."""
-        self._limit = self._limit_for(frame)
-        if not (np.isfinite(frame.max()) and np.isfinite(frame.min())):
-            frame = np.where(np.isfinite(frame), frame, np.nan)
-        top, n_at_top, n_below = self._top_of(frame)
-        if top >= self._top:
-            self._top, self._n_at_top = top, n_at_top
-        if 2 * n_below < frame.size:
-            return
-        if self._group or self.groups:
-            np.fmin(self.smallest, frame, out=self.smallest)
-            np.fmax(self.largest, frame, out=self.largest)
-        else:
-            self.smallest, self.largest = frame.copy(), frame.copy()  # in the frames' own dtype from now on
-        measured = np.subtract(frame, dark, dtype=self._dtype)
-        level = float(np.nanmedian(measured[(slice(None, None, FEW),) * measured.ndim]))
-        if level > self.cutoff:
-            measured /= level  # so that in a ladder, too, it is a spot that is the largest
-            self._group.append(measured)
-            self._levels.append(level)
+    def add(self, frames: Sequence[tuple[np.ndarray, np.ndarray]], threads: Threads) -> None:
+        """Look at a group of raw frames and their darks.
 
-    def end_group(self) -> None:
-        """Average the frames of a group; a spot that one of them has is not among them."""
-        if not self._group:
-            return
-        total = self._group[0].copy()
-        for frame in self._group[1:]:
-            total += frame
-        count = len(self._group)
-        if count >= FEWEST_IN_GROUP:
-            total -= functools.reduce(np.maximum, self._group)
-            total -= functools.reduce(np.minimum, self._group)
-            count -= 2
-        total *= sum(self._levels) / len(self._levels) / count
-        self.groups.append(total)
-        self._group.clear()
-        self._levels.clear()
-
-    def _top_of(self, frame: np.ndarray) -> tuple[float, int, int]:
-        """Give the largest reading under the limit, how many pixels read it, and how many less.
-
-        That it is the saturation need not be known yet.
+        Of a frame that is saturated as a whole only the top is noted.
         """
+        glances = threads.map(self._glance_at, frames)
+        for glance in glances:
+            if glance.top >= self._top:
+                self._top, self._n_at_top = glance.top, glance.n_at_top
+        believed = [glance for glance in glances if 2 * glance.n_below >= glance.frame.size]
+        if not believed:
+            return
+        if self._is_new:
+            self.smallest, self.largest = (believed[0].frame.copy() for _ in range(2))  # in their own dtype
+            self._is_new = False
+        bright = [glance for glance in believed if glance.level > self.cutoff]
+
+        def add_rows(rows: slice) -> None:
+            for glance in believed:
+                np.fmin(self.smallest[rows], glance.frame[rows], out=self.smallest[rows])
+                np.fmax(self.largest[rows], glance.frame[rows], out=self.largest[rows])
+            if bright:
+                self._groups[self.n_groups, rows] = self._mean(bright, rows)
+
+        threads.map(add_rows, row_blocks(self._groups, n_pixels=ROWS_PIXELS))
+        self.n_groups += bool(bright)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Mean measured frame of each group, without each pixel's smallest and largest reading, DN."""
+        return self._groups[: self.n_groups]
+
+    def _glance_at(self, frame_and_dark: tuple[np.ndarray, np.ndarray]) -> _Glance:
+        frame, dark = frame_and_dark
         top = frame.max()
+        if not (np.isfinite(top) and np.isfinite(frame.min())):
+            frame = np.where(np.isfinite(frame), frame, np.nan)
+        few = (slice(None, None, FEW),) * frame.ndim
+        level = float(np.nanmedian(np.subtract(frame[few], dark[few], dtype=self._groups.dtype)))
         if top < self._limit:
             n_at_top = int(np.count_nonzero(frame == top))
-            return float(top), n_at_top, frame.size - n_at_top
+            return _Glance(frame, dark, level, float(top), n_at_top, frame.size - n_at_top)
         below = frame < self._limit  # NaN is not
         top = np.max(frame, where=below, initial=0)
         n_at_top = int(np.count_nonzero(below & (frame == top)))
-        return float(top), n_at_top, int(np.count_nonzero(below)) - n_at_top
+        return _Glance(frame, dark, level, float(top), n_at_top, int(np.count_nonzero(below)) - n_at_top)
 
-    def _limit_for(self, frame: np.ndarray) -> float:
-        """Give the largest value that the frames can hold, or what the user gave."""
-        if self._given is not None:
-            return self._given
-        narrow = frame.dtype.kind in "iu" and frame.dtype.itemsize <= WIDEST_COUNTER
-        return float(np.iinfo(frame.dtype).max) if narrow else np.inf
+    def _mean(self, glances: Sequence[_Glance], rows: slice) -> np.ndarray:
+        """Average some rows of the frames of a group; a spot that one of them has is not among them."""
+        measured = np.empty((len(glances), *glances[0].dark[rows].shape), self._groups.dtype)
+        for glance, part in zip(glances, measured, strict=True):
+            part[...] = glance.frame[rows]
+            part -= glance.dark[rows]
+            part *= 1 / glance.level  # so that in a ladder, too, it is a spot that is the largest
+        total, count = measured.sum(axis=0), len(glances)
+        if count >= FEWEST_IN_GROUP:
+            total -= measured.max(axis=0)
+            total -= measured.min(axis=0)
+            count -= 2
+        mean: np.ndarray = total * (sum(glance.level for glance in glances) / len(glances) / count)
+        return mean
 
     def saturation(self) -> float | None:
         """Give the value at which readings are saturated: the user's, else the top one if it is a pile."""
@@ -204,14 +221,18 @@ def _causes(
 ) -> np.ndarray:
     """Put together what is not to be believed, and why."""
     causes = np.zeros(seen.smallest.shape, np.uint8)
-    if seen.groups:
+    if seen.n_groups:
         full = np.inf if saturation is None else saturation
-        groups = np.stack(seen.groups)
+        groups = seen.groups
         nowhere = ~np.isfinite(seen.smallest)
         nowhere |= False if dark is None else ~np.isfinite(dark)
         always, ever = seen.smallest >= full, seen.largest >= full
-        groups[:, nowhere | always if user is None else nowhere | always | user] = np.nan
-        dark = None if dark is None or not dark.any() else np.where(nowhere, 0, dark)
+        unknown = nowhere | always if user is None else nowhere | always | user
+        if unknown.any():
+            groups[:, unknown] = np.nan
+        dark = (
+            None if dark is None or not dark.any() else np.where(nowhere, 0, dark) if nowhere.any() else dark
+        )
         for box, inside in [((slice(None),) * causes.ndim, None)] if regions is None else regions.pieces:
             here = groups[:, *box] if inside is None else np.where(inside, groups[:, *box], np.nan)
             there = None if dark is None else dark[box]

@@ -49,6 +49,9 @@ IN_MEMORY = 4
 """Batches of frames that are in memory already are so many times larger: they cost no memory, and the
 totals of a block of rows stay in cache for longer."""
 
+LARGEST_HEAP_BLOCK = 31 * 2**20
+"""A little less than the largest block that glibc's allocator takes from its heap and not from the system."""
+
 TASKS_PER_THREAD = 16
 """Handing a task to a thread costs more than small tasks take; with one each, all wait for the slowest."""
 
@@ -188,6 +191,7 @@ class Threads:
     """
 
     def __init__(self, n_jobs: int | None) -> None:
+        _keep_freed_memory()
         self._n_threads = _count(n_jobs)
         self._pool = ThreadPoolExecutor(self._n_threads, "detectorcal-worker")
 
@@ -205,6 +209,19 @@ class Threads:
         stretches = [items[part] for part in cut(len(items), size)]
         done = self._pool.map(lambda stretch: [work(item) for item in stretch], stretches)
         return list(itertools.chain.from_iterable(done))
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Bring the allocator into the state in which it keeps freed memory for what comes next.
+
+    glibc's threshold for this follows the largest block that was freed so far [1]_. Before a large one was,
+    what each piece of work allocates goes back to the system at its end and comes anew, cleared, for the
+    next: a sixth of a fit, and threads wait for each other meanwhile. Elsewhere it does nothing.
+
+    .. [1] ``M_MMAP_THRESHOLD`` in mallopt(3), https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
+    np.empty(LARGEST_HEAP_BLOCK, np.uint8)
 
 
 def _count(n_jobs: int | None) -> int:

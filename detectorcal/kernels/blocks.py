@@ -163,8 +163,11 @@ def rows_between(blocks: np.ndarray, shape: Shape, where: Index) -> np.ndarray:
 
 def take_rows(values: np.ndarray, rows: np.ndarray, where: Index) -> np.ndarray:
     """Give, for some pixels of an area, what ``values`` have in the row that ``rows`` names for theirs."""
-    taken: np.ndarray = values[..., rows[where[0]], *(where[1:] or (slice(None),))]
-    return taken
+    wanted = rows[where[0]]
+    if len(where) > 1 and not isinstance(where[1], slice):
+        taken: np.ndarray = values[..., wanted, where[1]]
+        return taken
+    return np.take(values[..., where[1]] if len(where) > 1 else values, wanted, axis=-2)
 
 
 def usual_at(each: Usual, shape: Shape, at: Index) -> Usual:

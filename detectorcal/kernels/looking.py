@@ -152,7 +152,7 @@ class _Groups:
         """Tell what they do at some pixels."""
         with np.errstate(all="ignore"):
             expected = np.stack([rows_between(level, self.shape, where) for level in self.levels])
-            return _course_of(self.means[:, *where], expected)
+            return _course_of(np.ascontiguousarray(self.means[:, *where]), expected)
 
     def doubtful(self, band: Band) -> np.ndarray:
         r"""Choose the pixels that have to be looked at closely, of which a good detector has few.
