@@ -19,9 +19,10 @@ shape, rng = (96, 128), np.random.default_rng(0)
 detector = Detector.random(shape, prnu=0.02, dead=0.002, hot=0.002, seed=rng)
 sweep = detector.record(exposure_ladder(np.ones(shape), 40), rng)
 darks = detector.darks(20, rng)
-sweep[:, 40:44, 60:64] = 4095  # pixels that always read the most a camera of 12 bits can
+sweep[:, 40:44, 60:64] = 4095  # pixels that always read the most
 for frame in sweep:  # cosmic rays
     frame[rng.integers(96, size=20), rng.integers(128, size=20)] += 900
+np.minimum(sweep, 4095, out=sweep)  # a camera of 12 bits
 
 # %%
 # Before anything is summed, a look at 16 of the frames finds the pixels that do not follow the light, and the
