@@ -125,10 +125,7 @@ class _Seen:
 
     def __init__(self, shape: Shape, dtype: np.dtype, saturation: float | None, cutoff: float) -> None:
         self._given = saturation
-        narrow = dtype.kind in "iu" and dtype.itemsize <= WIDEST_COUNTER
-        self._limit = (
-            saturation if saturation is not None else float(np.iinfo(dtype).max) if narrow else np.inf
-        )
+        self._limit = np.inf if saturation is None else saturation
         self._top, self._n_at_top = 0.0, 0
         self.cutoff = cutoff
         self._groups = np.empty((N_GROUPS, *shape), float_dtype(dtype))
@@ -143,6 +140,8 @@ class _Seen:
 
         Of a frame that is saturated as a whole only the top is noted.
         """
+        if self._given is None:
+            self._limit = _largest_held(frames[0][0].dtype)
         glances = threads.map(self._glance_at, frames)
         for glance in glances:
             if glance.top >= self._top:
@@ -176,7 +175,9 @@ class _Seen:
         if not (np.isfinite(top) and np.isfinite(frame.min())):
             frame = np.where(np.isfinite(frame), frame, np.nan)
         few = (slice(None, None, FEW),) * frame.ndim
-        level = float(np.nanmedian(np.subtract(frame[few], dark[few], dtype=self._groups.dtype)))
+        some = np.subtract(frame[few], dark[few], dtype=self._groups.dtype)
+        some = some[np.isfinite(some)]
+        level = float(np.median(some)) if some.size else 0.0
         if top < self._limit:
             n_at_top = int(np.count_nonzero(frame == top))
             return _Glance(frame, dark, level, float(top), n_at_top, frame.size - n_at_top)
@@ -209,6 +210,12 @@ class _Seen:
         if bits >= SMALLEST_BITS and bits == int(bits) and self._n_at_top >= enough:
             return self._top
         return self._limit if np.isfinite(self._limit) else None
+
+
+def _largest_held(dtype: np.dtype) -> float:
+    """Give the largest reading of frames of a type, if a detector may reach it."""
+    narrow = dtype.kind in "iu" and dtype.itemsize <= WIDEST_COUNTER
+    return float(np.iinfo(dtype).max) if narrow else np.inf
 
 
 def _causes(

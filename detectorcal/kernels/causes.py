@@ -126,18 +126,18 @@ def _noisy(evidence: Callable[[Index], Evidence], at: Index, root: Usual, shape:
         _most_scatter(here.freedom) * around.level**2, (around.level + N_SPREADS * around.spread) ** 2
     )
     found = here.scatter > limit + UNEXPLAINED * here.explained
-    found &= (here.scatter > SMALLEST_SCATTER**2 * here.level) & (here.freedom >= 1)
+    found &= (here.scatter > SMALLEST_SCATTER**2 * here.level) & (np.rint(here.freedom) >= 1)
     at = only(at, found)
     beside = near(lambda places: evidence(places).scatter, shape, at)
     return only(at, here.scatter[found] > NOISIER * beside)
 
 
 def _most_scatter(freedom: np.ndarray) -> np.ndarray:
-    """Give the scatter that is not chance, in units of the usual."""
+    """Give the scatter that is not chance, in units of the usual, which is a median."""
     degrees = np.rint(np.nan_to_num(freedom)).astype(np.int64)
     least, most = int(max(degrees.min(initial=1), 1)), int(degrees.max(initial=1))
     each = np.arange(least, most + 1)
-    limits = np.maximum(NOISIER, chdtri(each, CHANCE) / each)
+    limits = np.maximum(NOISIER, chdtri(each, CHANCE) / chdtri(each, 0.5))
     found: np.ndarray = limits[np.clip(degrees, least, most) - least]
     return found
 

@@ -13,8 +13,9 @@ from functools import partial
 
 import numpy as np
 
-from detectorcal._arrays import is_numpy, namespace, put_like
+from detectorcal._arrays import namespace, put_like
 from detectorcal._typing import Array, Float64, Shape
+from detectorcal.kernels.interpolation import Neighbours, as_neighbours
 
 __all__ = ["Filling", "filling_for"]
 
@@ -43,26 +44,14 @@ class Filling:
     """Shape detector_shape, bool: those of them that take no part in any sum either."""
     hoped: Array
     """Shape (n,), int64: where the others of them are, in the flattened detector."""
-    places: Array
-    """Shape (n_filled,), int64: where all of them are."""
-    sources: Array
-    """Shape (N_NEIGHBOURS, n_filled), int64: where their neighbours are."""
-    weights: Array
-    """Shape (N_NEIGHBOURS, n_filled), floating: how much each neighbour counts; 0 where none is good."""
-    order: Array | None = None
-    """Shape (n_pixels,), int64: on a device, where each pixel of a filled frame comes from."""
+    neighbours: Neighbours
+    """What each is filled from; where no pixel is good, nothing."""
 
     def placed(self, like: Array, dtype: np.dtype) -> Filling:
         """Give the same in the library and on the device of ``like``, in the precision of the work."""
         put = partial(put_like, like=like)
-        order = None
-        if not is_numpy(like):
-            at = np.arange(self.kept_out.size)
-            at[self.places] = at.size + np.arange(self.places.size)
-            order = put(at)
-        weights = put(self.weights.astype(dtype))
-        whole, hopeless, hoped = put(self.kept_out), put(self.hopeless), put(self.hoped)
-        return Filling(whole, hopeless, hoped, put(self.places), put(self.sources), weights, order)
+        neighbours = self.neighbours.astype(dtype).each(put)
+        return Filling(put(self.kept_out), put(self.hopeless), put(self.hoped), neighbours)
 
     def are_finite(self, frames: Array) -> bool:
         """Whether those that take part in the sums are finite in frames that are still to be filled."""
@@ -72,16 +61,7 @@ class Filling:
 
     def fill(self, frames: Array) -> Array:
         """Fill frames of shape (n_frames, *detector_shape), floating; NumPy's in place."""
-        xp = namespace(frames)
-        flat = xp.reshape(frames, (frames.shape[0], -1))
-        if self.order is None:
-            gathered = np.take(flat, self.sources, axis=1, mode="clip")  # they are inside: not checked again
-            flat[:, self.places] = np.einsum("zkn,kn->zn", gathered, self.weights)
-            return frames
-        gathered = xp.take(flat, xp.reshape(self.sources, (-1,)), axis=1)
-        gathered = xp.reshape(gathered, (frames.shape[0], *self.sources.shape))
-        filled = xp.sum(gathered * self.weights, axis=1, dtype=frames.dtype)
-        return xp.reshape(xp.take(xp.concat([flat, filled], axis=1), self.order, axis=1), frames.shape)
+        return self.neighbours.fill(frames)
 
 
 def filling_for(
@@ -125,7 +105,7 @@ def filling_for(
         sources[:, todo], weights[: good.size, todo] = good[0], 1 / good.size
         sources[: good.size, todo] = good[:, None]
     hoped = np.flatnonzero(whole & ~hopeless)
-    return Filling(whole, hopeless, hoped, places, sources, weights)
+    return Filling(whole, hopeless, hoped, as_neighbours(places, sources, weights, whole.size))
 
 
 def _nearest(kept_out: np.ndarray, places: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:

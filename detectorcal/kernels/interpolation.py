@@ -30,7 +30,7 @@ from scipy import sparse
 from detectorcal._arrays import is_numpy, namespace
 from detectorcal._typing import Array, Float64
 
-__all__ = ["Neighbours", "good_neighbours"]
+__all__ = ["Neighbours", "as_neighbours", "good_neighbours"]
 
 DIRECTIONS = {
     1: ((0, -1), (0, 1)),
@@ -164,9 +164,14 @@ def good_neighbours(bad: np.ndarray, good: np.ndarray) -> Neighbours:
     n_steps = np.stack([_steps_to_good(_as_area(good), *step)[row, column] for step in steps])
     offsets = n_steps[..., None] * steps[:, None]  # (n_directions, n_bad, 2)
     places = pixels + offsets @ np.array([bad.shape[-1], 1])
-    sources = np.arange(bad.size)
-    sources[pixels] = bad.size + np.arange(pixels.size)
-    return Neighbours(pixels, places, _weights(offsets.astype(np.float64)), sources)
+    return as_neighbours(pixels, places, _weights(offsets.astype(np.float64)), bad.size)
+
+
+def as_neighbours(pixels: np.ndarray, places: np.ndarray, weights: Float64, n_pixels: int) -> Neighbours:
+    """Put together how the bad ones of a detector's pixels are replaced; see :class:`Neighbours`."""
+    sources = np.arange(n_pixels)
+    sources[pixels] = n_pixels + np.arange(pixels.size)
+    return Neighbours(pixels, places, weights, sources)
 
 
 def _as_area(values: np.ndarray) -> np.ndarray:
