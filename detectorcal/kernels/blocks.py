@@ -114,7 +114,7 @@ def _step(shape: Shape) -> int:
     return 2 if len(shape) == 2 and min(_side(n, 2) for n in shape) >= THINNED_FROM else 1
 
 
-def usual(values: np.ndarray, shape: Shape) -> Usual:
+def usual(values: np.ndarray, shape: Shape, *, goes_on: bool = False) -> Usual:
     """Find what is usual around each pixel.
 
     Parameters
@@ -123,23 +123,26 @@ def usual(values: np.ndarray, shape: Shape) -> Usual:
         Of the pixels that :func:`thin` chooses; NaN has no say.
     shape : tuple of int
         Of the detector.
+    goes_on : bool, default=False
+        Whether the level goes on beyond the middles of the outermost blocks as it does before them, as a
+        beam's does; anything else stays as it is there.
 
     Returns
     -------
     Usual
     """
     with np.errstate(all="ignore"):
-        return _usual(_blocks_of(values, shape), shape)
+        return _usual(_blocks_of(values, shape), shape, goes_on)
 
 
-def _usual(blocks: np.ndarray, shape: Shape) -> Usual:
+def _usual(blocks: np.ndarray, shape: Shape, goes_on: bool) -> Usual:
     medians = _medians(blocks)
     away = _medians(np.abs(blocks - medians[..., None]))
     known = away[np.isfinite(away)]
     most = float(np.median(known)) if known.size else 0.0
     spread = MAD_TO_STD * np.where(away > most, away, most)
-    maps = (np.atleast_2d(_across(each, shape)) for each in (_sound(medians), spread))
-    return Usual(*(each.astype(blocks.dtype) for each in maps))
+    maps = _across(_sound(medians), shape, goes_on), _across(spread, shape, False)
+    return Usual(*(np.atleast_2d(each).astype(blocks.dtype) for each in maps))
 
 
 def rows_between(blocks: np.ndarray, shape: Shape, where: Index) -> np.ndarray:
@@ -178,12 +181,13 @@ def usual_at(each: Usual, shape: Shape, at: Index) -> Usual:
     return Usual(*(take_rows(values, row, at) for values in each))
 
 
-def _across(blocks: np.ndarray, shape: Shape) -> np.ndarray:
+def _across(blocks: np.ndarray, shape: Shape, goes_on: bool) -> np.ndarray:
     """Spread the values of blocks along the last axis."""
     n, count = shape[-1], blocks.shape[-1]
     if count == 1:
         return np.repeat(blocks, n, axis=-1)
     left, share = _middles(count, n, len(shape))
+    share = share if goes_on else np.clip(share, 0, 1)
     return blocks[..., left] * (1 - share) + blocks[..., left + 1] * share
 
 

@@ -105,14 +105,14 @@ def unlike_neighbours(
     shape = found.shape
     some = thin(shape)
 
-    def usual_of(values: np.ndarray) -> Usual:
-        return usual(values, shape)
+    def level_of(group: np.ndarray) -> np.ndarray:
+        return usual(group[some], shape, goes_on=True).level
 
-    levels = [each.level for each in spread_work(usual_of, [group[some] for group in groups])]
+    levels = spread_work(level_of, list(groups))
     seen = _Groups(groups, levels)
     course = seen.course(some)
     asked = [course.response, course.follows, course.scatter, *([] if dark is None else [dark[some]])]
-    response, follows, scatter, *of_dark = spread_work(usual_of, asked)
+    response, follows, scatter, *of_dark = spread_work(lambda values: usual(values, shape), asked)
     dimmest = max(cutoff, DIMMEST * float(np.max(np.mean(levels, axis=0))))
 
     def judge(band: Band) -> None:
