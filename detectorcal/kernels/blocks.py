@@ -287,7 +287,10 @@ def _sound(medians: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _middles(count: int, n: int, n_axes: int) -> tuple[np.ndarray, Float64]:
-    """Tell of each pixel of an axis the block before it, and how far it is on the way to the next."""
-    place = (np.arange(n) + 0.5) / _side(n, n_axes) - 0.5
+    """Tell of each pixel of an axis the block before it, and how far it is on the way to the next.
+
+    What is left over beyond the last block is as its edge: further out a line would say little.
+    """
+    place = np.minimum((np.arange(n) + 0.5) / _side(n, n_axes) - 0.5, count - 0.5)
     before = np.clip(np.floor(place).astype(int), 0, count - 2)
     return before, place - before
