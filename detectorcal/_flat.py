@@ -10,7 +10,7 @@ from detectorcal._defects import DEFECTS, LARGEST_COEF, is_hopeless
 from detectorcal._errors import InputError, warn
 from detectorcal._execution import any_reaches
 from detectorcal._typing import Float64, Stack
-from detectorcal.kernels.correction import Inverse, replace_spots
+from detectorcal.kernels.correction import Inverse, Rejection, replace_spots
 from detectorcal.kernels.curve import Noise
 from detectorcal.kernels.flat import follow_residuals, heed_flat, smoothed_flat
 from detectorcal.kernels.masking import fill_masked
@@ -155,7 +155,7 @@ def warn_of_bright_images(calibrator: Any, frames: np.ndarray, dark: Float64, in
     noise = np.sqrt(calibrator.system_gain_ * highest)
     measured = np.max(frames, axis=0) - dark
     if calibrator.reject is not None:
-        measured = replace_spots(measured[None], calibrator.reject)[0]
+        measured = replace_spots(measured[None], Rejection(calibrator.reject))[0]
     brightest = inverse.apply(measured)
     bright = brightest > highest + CHANCE * noise  # of noise that is not known, none
     bright |= np.isnan(brightest) & np.isfinite(measured)  # no intensity gives it: beyond a curve's top

@@ -10,7 +10,7 @@ import numpy as np
 from detectorcal import _validation as validation
 from detectorcal._errors import InputError, warn
 from detectorcal._typing import Float64
-from detectorcal.kernels.correction import Drift, Maps, ScanMaps
+from detectorcal.kernels.correction import Drift, Maps, Rejection, ScanMaps
 from detectorcal.kernels.finishing import Counts, Finish, Steps
 from detectorcal.kernels.interpolation import Neighbours
 from detectorcal.kernels.model import Curve, StraightLine
@@ -72,7 +72,7 @@ class Plan:
     scale: Float64
     """NaN where the flat is not positive, and at what is to become NaN."""
     curvature: Float64 | None
-    reject: float | None
+    reject: Rejection | None
     policies: Policies
     lit: np.ndarray
     """Where the scale is a number."""

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from detectorcal import _validation as validation
 from detectorcal._arrays import is_dask, is_eager, is_numpy, namespace, put_like, reshape
-from detectorcal._defects import not_believed
+from detectorcal._defects import is_hopeless, not_believed
 from detectorcal._errors import InputError
 from detectorcal._execution import as_frames, copy_frames, correct_frames
 from detectorcal._policies import (
@@ -21,7 +21,7 @@ from detectorcal._policies import (
     warn_of_unknown_noise,
 )
 from detectorcal._typing import Array, Float64, Shape
-from detectorcal.kernels.correction import Drift, Maps, ScanMaps, record
+from detectorcal.kernels.correction import Drift, Maps, Rejection, ScanMaps, record
 from detectorcal.kernels.finishing import Counts, Finish, Steps
 from detectorcal.kernels.interpolation import Neighbours, good_neighbours
 from detectorcal.kernels.model import Curve, StraightLine
@@ -287,7 +287,14 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
                 lit = lit | bad  # nothing stands in for what was wanted to be NaN
             else:
                 neighbours = self._neighbours(bad & lit, ~bad & lit)
-        return Plan(dark, scale, curvature, self.reject, policies, lit, neighbours, self.drift)
+        return Plan(dark, scale, curvature, self._rejection(), policies, lit, neighbours, self.drift)
+
+    def _rejection(self) -> Rejection | None:
+        """Tell which spots are replaced; pixels that never mean anything, as those of a gap, have no say."""
+        if self.reject is None or self.defect_map is None:
+            return None if self.reject is None else Rejection(self.reject)
+        hopeless = is_hopeless(self._checked_map("defect_map").astype(np.uint8))
+        return Rejection(self.reject, hopeless if hopeless.any() else None)
 
     def _neighbours(self, bad: np.ndarray, good: np.ndarray) -> Neighbours | None:
         """Find what defects are replaced from, unless that was done before: images may come one by one."""

@@ -512,3 +512,23 @@ def test_the_command_takes_a_label_image(sweep, tmp_path, monkeypatch, capsys):
     assert _run("fit", "sweep.tif", "--regions", "sweep.tif", "-o", "other.h5") == 2
     assert "`--regions` takes one image, but `sweep.tif` holds 21" in capsys.readouterr().err
     assert _run("fit", "sweep.tif", "--regions", "modules.tif", "-o", "modules.tif", "--overwrite") == 2
+
+
+def test_spots_beside_a_gap():
+    """At a module's corner most pixels around are the gap's, which hold no readings: they have no say."""
+    labels = np.ones((24, 30), np.uint8)
+    labels[10:14] = labels[:, 13:17] = 0
+    rng = np.random.default_rng(6)
+    sweep = rng.poisson(np.linspace(500, 3000, 12)[:, None, None] * np.ones(labels.shape)).astype(float)
+    sweep[:, labels == 0] = -1
+    cal = DetectorCalibrator(sigma=4, regions=labels, reject=8, read_noise=1.0).fit(sweep)
+    image = rng.poisson(1000 * np.ones(labels.shape)).astype(float)
+    image[labels == 0] = -1
+    image[5, 5] = 1e5
+    corrected, std = cal.transform(image, return_std=True)
+    plain = cal.correction(dark=0).set_params(reject=None).transform(image)
+    spot = np.zeros(labels.shape, bool)
+    spot[5, 5] = True
+    np.testing.assert_allclose(corrected[~spot], plain[~spot], rtol=1e-12)
+    assert abs(corrected[5, 5] - 1000) < 100
+    assert np.isfinite(std[labels > 0]).all()

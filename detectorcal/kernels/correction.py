@@ -22,7 +22,17 @@ from detectorcal.kernels.accumulation import subtract_dark
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.model import Curve, StraightLine
 
-__all__ = ["Drift", "Inverse", "Maps", "ScanMaps", "correct", "record", "replace_spots", "scale_map"]
+__all__ = [
+    "Drift",
+    "Inverse",
+    "Maps",
+    "Rejection",
+    "ScanMaps",
+    "correct",
+    "record",
+    "replace_spots",
+    "scale_map",
+]
 
 
 class Inverse(NamedTuple):
@@ -275,22 +285,34 @@ def record(straight: Array, dark: Array, curvature: Array) -> Array:
     return straight * (1 + straight * (curvature / 4)) + dark
 
 
-def replace_spots(frames: Array, n_spreads: float) -> Array:
-    """Replace spots (see :func:`~detectorcal.kernels.masking.find_spots`) by the median around them.
+class Rejection(NamedTuple):
+    """Which readings of a frame are replaced."""
 
-    Pixels that are not finite stay as they are.
-    """
+    n_spreads: float
+    """Robust spreads beyond which a pixel is a spot; see :func:`~detectorcal.kernels.masking.find_spots`."""
+    hopeless: Array | None = None
+    """Shape detector_shape, bool: pixels that always mean nothing. They stay, and have no say."""
+
+    def each(self, change: Callable[[Array], Array]) -> Rejection:
+        """Give the same with its array changed: moved to a device, say."""
+        return self if self.hopeless is None else self._replace(hopeless=change(self.hopeless))
+
+
+def replace_spots(frames: Array, rejection: Rejection) -> Array:
+    """Replace spots by the median around them. Pixels that are not finite stay as they are."""
     xp = namespace(frames)
-    finite = xp.isfinite(frames)
-    whole = frames if bool(xp.all(finite)) else fill_masked(frames, ~finite)
+    believed = xp.isfinite(frames)
+    if rejection.hopeless is not None:
+        believed = believed & ~rejection.hopeless
+    whole = frames if bool(xp.all(believed)) else fill_masked(frames, ~believed)
     medians = median_of_neighbours(whole)
-    return xp.where(find_spots(whole, medians, n_spreads) & finite, medians, frames)
+    return xp.where(find_spots(whole, medians, rejection.n_spreads) & believed, medians, frames)
 
 
 def correct(
     frames: Array,
     maps: Maps,
-    reject: float | None,
+    reject: Rejection | None,
     out: Array | None,
     beyond: Callable[..., object] | None = None,
 ) -> Array:
@@ -302,8 +324,8 @@ def correct(
         Raw frames, DN, of any real dtype.
     maps : Maps of arrays of shape ``shape``
         In the dtype of the result.
-    reject : float or None
-        Spots beyond so many robust spreads are replaced by the median around them.
+    reject : Rejection or None
+        The spots that are replaced by the median around them.
     out : NumPy array of the shape of ``frames``, or None
         Where the result goes.
     beyond : callable or None

@@ -9,7 +9,7 @@ import numpy as np
 
 from detectorcal._arrays import is_numpy, namespace
 from detectorcal._typing import Array
-from detectorcal.kernels.correction import Maps, ScanMaps, correct
+from detectorcal.kernels.correction import Maps, Rejection, ScanMaps, correct
 from detectorcal.kernels.interpolation import Neighbours
 
 __all__ = ["Counts", "Finish", "Steps"]
@@ -77,7 +77,7 @@ class Steps(NamedTuple):
     """All that makes a corrected frame of a raw one."""
 
     maps: Maps | ScanMaps
-    reject: float | None
+    reject: Rejection | None
     finish: Finish
 
     @property
@@ -93,7 +93,8 @@ class Steps(NamedTuple):
 
     def each(self, change: Callable[[Array], Array]) -> Steps:
         """Give the same with each array changed: moved to a device, say."""
-        return self._replace(maps=self.maps.each(change), finish=self.finish.each(change))
+        reject = None if self.reject is None else self.reject.each(change)
+        return self._replace(maps=self.maps.each(change), reject=reject, finish=self.finish.each(change))
 
     def part(self, run: slice | np.ndarray) -> Steps:
         """Give the same for some frames of a scan."""

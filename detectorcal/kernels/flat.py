@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from detectorcal._typing import Float64
-from detectorcal.kernels.correction import Inverse, replace_spots
+from detectorcal.kernels.correction import Inverse, Rejection, replace_spots
 from detectorcal.kernels.curve import MOMENTS, Noise, frame_sums, posterior
 from detectorcal.kernels.masking import fill_masked
 from detectorcal.kernels.model import Curve
@@ -54,7 +54,7 @@ def smoothed_flat(flat: Float64, smoothing: Smoothing, reject: float | None) -> 
     if masked.any():
         frame = fill_within(frame, masked, regions)
     if reject is not None:
-        frame = each_alone(lambda piece: replace_spots(piece, reject), frame, regions)
+        frame = each_alone(lambda piece: replace_spots(piece, Rejection(reject)), frame, regions)
     smooth = gaussian_within(frame, smoothing)
     if regions is not None and (gaps := regions.gaps[None]).any():
         smooth = fill_masked(smooth, gaps)

@@ -42,7 +42,7 @@ import numpy as np
 from detectorcal._arrays import namespace
 from detectorcal._typing import Array, Float64
 from detectorcal.kernels.accumulation import subtract_dark
-from detectorcal.kernels.correction import Maps, ScanMaps, replace_spots
+from detectorcal.kernels.correction import Maps, Rejection, ScanMaps, replace_spots
 from detectorcal.kernels.finishing import Counts, Finish
 from detectorcal.kernels.model import Curve, StraightLine
 from detectorcal.kernels.smoothing import Smoothing
@@ -92,7 +92,7 @@ class Deviation(NamedTuple):
     """As of :class:`Uncertainty`."""
     system_gain: float
     reading_variance: float
-    reject: float | None
+    reject: Rejection | None
     finish: Finish
     """What is done to the corrected values."""
     dtype: np.dtype
@@ -113,6 +113,7 @@ class Deviation(NamedTuple):
         names = ("slope", "bend", "beam", "divisor_variance", "followed")
         return self._replace(
             maps=self.maps.each(change), response=response, finish=self.finish.each(change),
+            reject=None if self.reject is None else self.reject.each(change),
             **{name: changed(getattr(self, name)) for name in names},
         )  # fmt: skip
 
