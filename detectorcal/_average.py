@@ -15,7 +15,7 @@ from detectorcal._execution import mean_frame
 from detectorcal._streaming import cut, read
 from detectorcal._typing import Float64, Stack
 
-__all__ = ["AVERAGES", "Chosen", "average", "weight_of"]
+__all__ = ["AVERAGES", "Chosen", "InSameLight", "average", "weight_of"]
 
 AVERAGES = ("mean", "median")
 
@@ -113,6 +113,23 @@ class Chosen:
         runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
         parts = [to_host(self._stack[(slice(run[0], run[-1] + 1), *rows)]) for run in runs]
         return np.concatenate(parts)
+
+
+class InSameLight:
+    """Flats above dark, scaled as if each had been taken in the light that they had on average."""
+
+    def __init__(self, stack: Stack, dark: Float64, light: Float64) -> None:
+        self._stack = stack
+        self._dark = dark
+        self._factors = light.mean() / light
+        self.shape = stack.shape
+        self.dtype = np.dtype(np.float64)
+
+    def __getitem__(self, key: Any) -> Float64:
+        batch, *rows = key if isinstance(key, tuple) else (key, ...)
+        above = to_host(self._stack[key]) - self._dark.reshape(self.shape[1:])[tuple(rows)]
+        scaled: Float64 = above * self._factors[batch].reshape(-1, *(1,) * (above.ndim - 1))
+        return scaled
 
 
 def _median(frames: Stack) -> Float64:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from detectorcal import _validation as validation
-from detectorcal._defects import DEFECTS
+from detectorcal._defects import DEFECTS, is_hopeless
 from detectorcal._errors import InputError
 from detectorcal._flat import highest_level
 from detectorcal._typing import Shape
@@ -30,9 +30,6 @@ FROZEN = {
     "binned frames",
 }
 """Why a calibration corrects but does not go on learning."""
-
-UNCALIBRATED = DEFECTS["dead"] | DEFECTS["hot"] | DEFECTS["unsolved"]
-"""Pixels whose coefficient 1 means nothing."""
 
 LEVEL_PARAMETERS = ("cutoff", "saturation", "cval")
 """Parameters in DN above dark, or raw: of a sum of pixels so many times more."""
@@ -75,7 +72,7 @@ def cropped(calibrator: Any, *pixels: slice) -> Any:
         attributes.setdefault("frozen_", "cropped")
     if (names := attributes.get("feature_names_in_")) is not None and len(shape) == 2:
         attributes["feature_names_in_"] = names.reshape(shape)[index].ravel()
-    params = {name: cut(value) for name, value in calibrator.get_params().items()}
+    params = {name: cut(value) for name, value in _params(calibrator).items()}
     step = {"crop": [[part.start, part.stop] for part in window]}
     return _made(calibrator, params, attributes | {"sums_": sums}, step)
 
@@ -113,7 +110,10 @@ def binned(calibrator: Any, factors: int | Sequence[int], readout: str) -> Any:
 
     old = _fitted(calibrator)
     defects = each(old["defects_"], np.bitwise_or.reduce)
-    lost = (defects & UNCALIBRATED) != 0
+    params = _binned_params(calibrator, each, level, n)
+    if params["regions"] is not None:
+        defects[params["regions"] == 0] |= np.uint8(DEFECTS["user"])
+    lost = is_hopeless(defects)
     coef = np.where(lost, 1.0, 1 / each(1 / old["coef_"], np.mean))
     gain_std = np.sqrt(each((old["coef_std_"] / old["coef_"] ** 2) ** 2, np.sum)) / n
     new = {
@@ -136,7 +136,6 @@ def binned(calibrator: Any, factors: int | Sequence[int], readout: str) -> Any:
     }
     if "covariance_" in old:
         new |= _binned_curves(old, each, level, n, lost)
-    params = _binned_params(calibrator, each, level, n)
     return _made(calibrator, params, new, {"bin": list(blocks), "readout": readout})
 
 
@@ -171,16 +170,16 @@ def _binned_sums(calibrator: Any, each: Callable[..., np.ndarray], level: int) -
 
 
 def _binned_params(calibrator: Any, each: Callable[..., np.ndarray], level: int, n: int) -> dict[str, Any]:
-    params: dict[str, Any] = calibrator.get_params()
+    params = _params(calibrator)
     scaled: dict[str, float] = dict.fromkeys(LEVEL_PARAMETERS, level)
     scaled |= {"sigma": n**-0.5, "system_gain": level / n, "read_noise": level / math.sqrt(n)}
     for name, factor in scaled.items():
         if params.get(name) is not None:
             params[name] = params[name] * factor
     if params.get("mask") is not None:
-        params["mask"] = each(np.asarray(params["mask"]), np.any)
+        params["mask"] = each(params["mask"], np.any)
     if params.get("regions") is not None:
-        labels = np.asarray(params["regions"])
+        labels = params["regions"]
         low, high = each(labels, np.min), each(labels, np.max)
         params["regions"] = np.where(low == high, low, 0)  # a pixel of two modules is of none
     return params
@@ -207,6 +206,15 @@ def _reduce(values: np.ndarray, blocks: tuple[int, ...], reduce: Callable[..., A
     blocked = np.moveaxis(values[used].reshape(*lead, *pairs), axes, range(-len(blocks), 0))
     result: np.ndarray = reduce(blocked.reshape(*lead, *sizes, -1), axis=-1)
     return result
+
+
+def _params(calibrator: Any) -> dict[str, Any]:
+    """Give the parameters; those that are maps, which a user may give as lists or flattened, as such."""
+    params: dict[str, Any] = calibrator.get_params()
+    for name in ("mask", "regions"):
+        if params[name] is not None:
+            params[name] = np.asarray(params[name]).reshape(calibrator.detector_shape_)
+    return params
 
 
 def _fitted(calibrator: Any) -> dict[str, Any]:

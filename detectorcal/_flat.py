@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -193,35 +194,35 @@ def _between_sampled_rows(sampled: Float64, n_rows: int) -> Float64:
     return filled
 
 
-def without_saturated(
-    calibrator: Any, flats: Stack, flat: Float64, *, batch_size: int | str | None
-) -> Float64:
-    """Make a flat NaN where one of its frames reaches ``saturation``: it tells nothing there.
+def without_saturated(calibrator: Any, flats: Sequence[Stack], means: Sequence[Float64]) -> list[Float64]:
+    """Make flats NaN where one of their frames is saturated: they tell nothing there.
 
     Parameters
     ----------
     calibrator : DetectorCalibrator
-        Fitted, with a ``saturation``.
-    flats : stack of shape (n_frames, *detector_shape)
-        Raw flats, DN.
-    flat : array of shape detector_shape, float64
-        Their mean, less the dark or not.
-    batch_size : int, str or None
-        Frames or bytes read at a time.
+        Fitted.
+    flats : sequence of stacks of shape (n_frames, *detector_shape)
+        Raw flats, DN; one stack for each flat.
+    means : sequence of arrays of shape detector_shape, float64
+        What is made of each.
 
     Returns
     -------
-    array of shape detector_shape, float64
+    list of arrays of shape detector_shape, float64
     """
-    reached = any_reaches(flats, calibrator.saturation, batch_size=batch_size)
-    count = int(np.count_nonzero(reached & (calibrator.defects_ == 0)))
-    if reached.all():
+    if (saturation := calibrator.saturation_) is None:
+        return list(means)
+    reached = [any_reaches(stack, saturation, batch_size=calibrator.batch_size) for stack in flats]
+    if any(each.all() for each in reached):
         raise InputError(
-            f"`flat` reaches the calibration's `saturation`, {calibrator.saturation:g} DN, at every pixel."
+            f"the flat is saturated at every pixel: it reads {saturation:g} DN or more, from where on the "
+            "calibration takes readings for saturated. Record it with less light, or fit with the right "
+            "`saturation`."
         )
-    if count:
+    anywhere = np.logical_or.reduce(reached)
+    if count := int(np.count_nonzero(anywhere & (calibrator.defects_ == 0))):
         warn(
-            f"the flat reaches `saturation` at {count} of {flat.size} pixels: there it tells nothing, and is "
-            "filled from its neighbours."
+            f"the flat is saturated, {saturation:.6g} DN or more, at {count} of {anywhere.size} pixels: it "
+            "tells nothing there, and is filled from its neighbours."
         )
-    return np.where(reached, np.nan, flat)
+    return [np.where(each, np.nan, mean) for each, mean in zip(reached, means, strict=True)]

@@ -21,7 +21,7 @@ class Group(NamedTuple):
 
     position: float
     number: int
-    """Of the group, as the user counts them."""
+    """Of the group, as the user counts them: of a stack, by the first flat of each."""
     numbers: np.ndarray
     """Of its frames, among all flats."""
     frames: Stack
@@ -65,7 +65,7 @@ def groups_of(flats: Any, positions: Any, shape: Shape, flattened: bool) -> list
         if positions is None:
             return [Group(0.0, 0, np.arange(stack.shape[0]), stack)]
         at = _positions(positions, stack.shape[0], "flats")
-        numbers = [np.flatnonzero(at == place) for place in np.unique(at)]
+        numbers = [np.flatnonzero(at == place) for place in dict.fromkeys(at.tolist())]
         groups = [Group(float(at[n[0]]), i, n, Chosen(stack, n)) for i, n in enumerate(numbers)]
     groups.sort(key=lambda group: group.position)
     if len({group.position for group in groups}) < len(groups):
@@ -120,6 +120,7 @@ def between(positions: Float64, n_frames: int, drift: str) -> tuple[np.ndarray, 
 
 
 def checked_exposure(exposure: Any) -> tuple[float, ...] | None:
+    """Check the exposure times of projection, flat and dark."""
     if exposure is None:
         return None
     if not isinstance(exposure, (tuple, list)) or len(exposure) not in (2, 3):

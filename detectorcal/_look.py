@@ -117,7 +117,7 @@ class _Glance(NamedTuple):
     """Largest raw reading under the limit, DN."""
     n_at_top: int
     n_below: int
-    """Pixels that read it, and that read less. That it is the saturation need not be known yet."""
+    """Pixels that read it, and that read less."""
 
 
 class _Seen:
@@ -143,10 +143,9 @@ class _Seen:
         if self._given is None:
             self._limit = _largest_held(frames[0][0].dtype)
         glances = threads.map(self._glance_at, frames)
-        for glance in glances:
-            if glance.top >= self._top:
-                self._top, self._n_at_top = glance.top, glance.n_at_top
-        believed = [glance for glance in glances if 2 * glance.n_below >= glance.frame.size]
+        piles = ((glance.top, glance.n_at_top) for glance in glances)
+        self._top, self._n_at_top = max((self._top, self._n_at_top), *piles)
+        believed = [glance for glance in glances if 2 * self._n_believed(glance) >= glance.frame.size]
         if not believed:
             return
         if self._is_new:
@@ -168,6 +167,11 @@ class _Seen:
     def groups(self) -> np.ndarray:
         """Mean measured frame of each group, without each pixel's smallest and largest reading, DN."""
         return self._groups[: self.n_groups]
+
+    def _n_believed(self, glance: _Glance) -> int:
+        """Count the pixels that are not saturated, or may not be: what that is need not be known yet."""
+        sound = self._given is not None or not _may_be_full(glance.top)
+        return glance.n_below + sound * glance.n_at_top
 
     def _glance_at(self, frame_and_dark: tuple[np.ndarray, np.ndarray]) -> _Glance:
         frame, dark = frame_and_dark
@@ -205,11 +209,16 @@ class _Seen:
         """Give the value at which readings are saturated: the user's, else the top one if it is a pile."""
         if self._given is not None:
             return self._given
-        bits = np.log2(self._top + 1)
         enough = max(FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP * self.smallest.size)
-        if bits >= SMALLEST_BITS and bits == int(bits) and self._n_at_top >= enough:
+        if _may_be_full(self._top) and self._n_at_top >= enough:
             return self._top
         return self._limit if np.isfinite(self._limit) else None
+
+
+def _may_be_full(reading: float) -> bool:
+    """Whether it is the most that a converter of some number of bits gives."""
+    bits = np.log2(reading + 1)
+    return bool(bits >= SMALLEST_BITS and bits == int(bits))
 
 
 def _largest_held(dtype: np.dtype) -> float:
@@ -243,6 +252,8 @@ def _causes(
         for box, inside in [((slice(None),) * causes.ndim, None)] if regions is None else regions.pieces:
             here = groups[:, *box] if inside is None else np.where(inside, groups[:, *box], np.nan)
             there = None if dark is None else dark[box]
+            if there is not None and inside is not None:
+                there = np.where(inside, there, np.nan)
             found = unlike_neighbours(here, there, seen.cutoff, threads.map)
             np.copyto(causes[box], found, where=True if inside is None else inside)
         # one that is saturated at times only has been seen to follow the light

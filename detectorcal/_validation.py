@@ -409,7 +409,10 @@ def as_map_stack(
 
 
 def as_mask(name: str, value: Any, detector_shape: Shape, *, flattened: bool) -> np.ndarray | None:
-    """Check a mask: truth values, or 0 and 1, of the detector's shape; an array of its own, or None."""
+    """Check a mask: truth values, or 0 and 1, of the detector's shape; an array of its own, or None.
+
+    None too if it marks nothing.
+    """
     if value is None:
         return None
     mask = to_host(as_real(name, value))
@@ -422,7 +425,7 @@ def as_mask(name: str, value: Any, detector_shape: Shape, *, flattened: bool) ->
             f"`{name} != 0`."
         )
     found: np.ndarray = mask.reshape(detector_shape) != 0
-    return found
+    return found if found.any() else None
 
 
 def as_level(name: str, value: Any, detector_shape: Shape) -> np.ndarray:

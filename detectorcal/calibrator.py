@@ -609,13 +609,14 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
                 "the sweep has one frame: the fit has no standard errors, and its pattern includes the "
                 "whole noise of that frame. Record a sweep of many frames."
             )
+        self._warn_of_saturation()
         self._warn_of_lost_frames()
         told = _counted(self.defects_)
         if told:
             warn(told + (MOST_FAILED if np.mean(self.defects_ & UNSOLVED != 0) > 0.5 else ""))
 
-    def _warn_of_lost_frames(self) -> None:
-        """Count the frames that take no part at any pixel, unless `cutoff` may have been meant to do that."""
+    def _warn_of_saturation(self) -> None:
+        """Tell which readings are taken for saturated where that was found, and matters."""
         if self.saturation is None and self.saturation_ is not None:
             n_pixels = np.count_nonzero((self.sums_["saturated"] > 0) & (self.defects_ == 0))
             if n_pixels > WORTH_TELLING * self.n_features_in_:
@@ -624,8 +625,13 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
                     f"taken for saturated and left out, at {n_pixels} pixels. Give `saturation` to say "
                     "otherwise."
                 )
-        lost = self.n_frames_seen_ - int(self.sums_["frames"].max())
-        if lost and self.cutoff == 0:
+
+    def _warn_of_lost_frames(self) -> None:
+        """Count the frames that take no part at any pixel, unless `cutoff` may have been meant to do that."""
+        frames = self.sums_["frames"]
+        lost = self.n_frames_seen_ - int(frames.max())
+        by_the_whole = np.mean(frames == frames.max()) > WORTH_TELLING  # and not each pixel its own few
+        if lost and by_the_whole and self.cutoff == 0:
             warn(
                 f"{lost} of {self.n_frames_seen_} frames take no part: more than half of each is saturated "
                 "or not finite, or it is no brighter than the dark."
@@ -675,7 +681,8 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         merged.n_frames_seen_ = sum(c.n_frames_seen_ for c in calibrators)
         merged.detector_shape_ = first.detector_shape_
         merged.kept_out_ = np.bitwise_or.reduce([c.kept_out_ for c in calibrators])
-        merged.saturation_ = first.saturation_
+        found = [c.saturation_ for c in calibrators if c.saturation_ is not None]
+        merged.saturation_ = min(found, default=None)
         merged.dark_ = _mean_dark(calibrators)
         merged.n_darks_, merged.read_noise_ = first.n_darks_, first.read_noise_
         if METHODS[first.method].curved:
@@ -875,10 +882,8 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         mean = self._mean_of(flats, self.detector_shape_)
         if np.ndim(flat) == 0:  # a number was not measured: it tells nothing of the pixels
             return mean - dark if has_dark else mean, 0
-        if self.saturation is not None and has_dark:
-            mean = without_saturated(
-                self, as_frames(flats, self.detector_shape_), mean, batch_size=self.batch_size
-            )
+        if has_dark:
+            [mean] = without_saturated(self, [as_frames(flats, self.detector_shape_)], [mean])
         return mean - dark if has_dark else mean, flats.shape[0] if n_flats is None else n_flats
 
     def _noise_known(self, dark: Any) -> Uncertainty:

@@ -12,9 +12,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from detectorcal import _validation as validation
-from detectorcal._average import AVERAGES, average, weight_of
+from detectorcal._average import AVERAGES, InSameLight, average, weight_of
 from detectorcal._clone import clone_with
 from detectorcal._errors import InputError, warn
+from detectorcal._execution import as_frames
+from detectorcal._flat import without_saturated
 from detectorcal._groups import DRIFTS, Group, between, checked_exposure, groups_of, readings
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.correction import Correction
@@ -194,12 +196,19 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         times = checked_exposure(self.exposure)
         flat_light, factor = self._light(groups, times)
         dark, flat_dark = self._darks(times)
-        flats = [average(group.frames, self.average).reshape(self.detector_shape_) for group in groups]
+        below = self._below_flats(dark) if flat_dark is None else flat_dark
+        flats = [
+            self._average(group.frames, light, below) for group, light in zip(groups, flat_light, strict=True)
+        ]
+        if self.flat_has_dark:
+            raw = [as_frames(group.frames, self.detector_shape_) for group in groups]
+            flats = without_saturated(self.calibrator, raw, flats)
         if flat_dark is not None:
             flats = [flat - flat_dark for flat in flats]
         weights = self._weights(groups)
         pooled, beams = self._corrections(flats, weights, dark, flat_dark is None)
-        beams = [beam / light for beam, light in zip(beams, flat_light, strict=True)]
+        brightness = np.array([light.mean() for light in flat_light])
+        beams = [beam / light for beam, light in zip(beams, brightness / brightness.mean(), strict=True)]
         self.brightness_ = np.array([_median_of_known(beam) for beam in beams])
         self.correction_ = pooled.set_params(drift=self._drift(groups, beams, factor, weights))
         return self
@@ -310,23 +319,37 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         counts = [validation.check_integer("n_flats", n, at_least=1) or 1 for n in made_of]
         return [counts[group.number] * weight_of(len(group.numbers), self.average) for group in groups]
 
-    def _light(self, groups: list[Group], times: tuple[float, ...] | None) -> tuple[Float64, Float64]:
-        """Give the light of each group of flats, in any unit, and what each result is multiplied by."""
+    def _average(self, frames: Stack, light: Float64, below: Float64) -> Float64:
+        """Average the flats of a group; the median is of flats in the same light."""
+        if self.average == "median" and np.any(light != light[0]):
+            above = average(InSameLight(frames, below, light), self.average)
+            return above.reshape(self.detector_shape_) + below
+        return average(frames, self.average).reshape(self.detector_shape_)
+
+    def _below_flats(self, dark: Any) -> Float64:
+        """Give what flats hold besides light, DN."""
+        dark = self.calibrator.dark_ if dark is None else dark
+        if not self.flat_has_dark or dark is None:
+            return np.zeros(self.detector_shape_)
+        return np.full(self.detector_shape_, dark) if np.ndim(dark) == 0 else self._frame("dark", dark)
+
+    def _light(self, groups: list[Group], times: tuple[float, ...] | None) -> tuple[list[Float64], Float64]:
+        """Give the light of the flats of each group, in any unit, and what each result is multiplied by."""
         if (self.monitor is None) != (self.flat_monitor is None):
             here, missing = ("monitor", "flat_monitor") if self.flat_monitor is None else (
                 "flat_monitor", "monitor")  # fmt: skip
             raise InputError(f"`{here}` is of no use without `{missing}`: their ratio is what counts.")
         if self.monitor is None or self.flat_monitor is None:
             factor = 1.0 if times is None else times[1] / times[0]
-            return np.ones(len(groups)), np.full(self.n_frames_, factor)
+            return [np.ones(1) for _ in groups], np.full(self.n_frames_, factor)
         counted = readings("monitor", self.monitor, {self.n_frames_: "projections"})
         of_flats = self.flat_monitor if np.ndim(self.flat_monitor) else [self.flat_monitor] * len(groups)
         n_flats = sum(len(group.numbers) for group in groups)
         lengths = {n_flats: "flats", len(groups): "groups of flats"}
         read = readings("flat_monitor", of_flats, lengths)
         by_group = len(read) == len(groups)
-        light = np.array([read[g.number if by_group else g.numbers].mean() for g in groups])
-        return light / light.mean(), light.mean() / counted
+        light = [np.atleast_1d(read[g.number if by_group else g.numbers]) for g in groups]
+        return light, np.mean([of_group.mean() for of_group in light]) / counted
 
     def _darks(self, times: tuple[float, ...] | None) -> tuple[Any, Float64 | None]:
         """Give the dark of projections; and that of flats, if it is another one."""
@@ -368,13 +391,24 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         }  # fmt: skip
         mean = flats[0] if len(flats) == 1 else np.average(flats, axis=0, weights=weights)
         pooled: Correction = self.calibrator.correction(mean, self.sigma, n_flats=sum(weights), **how)
+        if self.bias is not None:  # the dark is made of frames that tell the noise, and it does not
+            noise = self.calibrator._noise_known(self.dark)
+            assert pooled.uncertainty is not None
+            known = pooled.uncertainty._replace(n_darks=noise.n_darks, read_noise=noise.read_noise)
+            pooled.set_params(uncertainty=known)
         if len(flats) == 1:
             return pooled, [np.ones(self.detector_shape_)]
         # what has changed since the sweep, as all flats show, is kept out of every beam
         told = copy(self.calibrator)
         told.defects_ = pooled.defect_map
         n_std = NO_RESIDUALS if self.sigma is None else self.sigma
-        return pooled, [_relative(told.correction(flat, n_std, **how).beam, pooled.beam) for flat in flats]
+        beams = [told.correction(flat, n_std, **how).beam for flat in flats]
+        relative = [_relative(beam, pooled.beam) for beam in beams]
+        if self.invalid != "nan":  # what stands in for nothing does so in all frames
+            unlit = np.logical_or.reduce([np.isnan(beam) for beam in relative])
+            pooled.set_params(scale=np.where(unlit, np.nan, pooled.scale))
+            relative = [np.where(unlit, 1.0, beam) for beam in relative]
+        return pooled, relative
 
     def _drift(
         self, groups: list[Group], beams: list[Float64], factor: Float64, weights: list[int]

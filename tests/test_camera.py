@@ -57,6 +57,32 @@ class TestCrop:
         np.testing.assert_array_equal(part.predict_std(1500.0), cal.predict_std(1500.0)[self.WINDOW])
         assert part.n_features_in_ == 64 * 87
 
+    @pytest.mark.parametrize("form", ["list", "flattened"])
+    def test_maps_in_any_form(self, frames, form):
+        mask, labels = np.zeros(SHAPE, bool), np.ones(SHAPE, np.uint8)
+        mask[20, 30], labels[:, 60:] = True, 2
+        change = (lambda m: m.tolist()) if form == "list" else np.ravel
+        how = {"mask": change(mask)}
+        if form == "list":
+            how["regions"] = change(labels)
+        else:
+            how["detector_shape"] = SHAPE
+        X = frames[0] if form == "list" else frames[0].reshape(len(frames[0]), -1)
+        cal = DetectorCalibrator(SIGMA, **how).fit(X, dark=frames[1])
+        part, small = cal.crop(*self.WINDOW), cal.bin(2)
+        np.testing.assert_array_equal(part.mask, mask[self.WINDOW])
+        assert small.defects_[10, 15] == 64
+        assert small.coef_[10, 15] == 1
+        assert np.isnan(small.coef_std_[10, 15])
+        assert part.correction().scale.shape == (64, 87)
+
+    def test_a_binned_pixel_of_two_regions_is_of_none(self, frames):
+        labels = np.ones(SHAPE, np.uint8)
+        labels[:, 61:] = 2
+        small = DetectorCalibrator(SIGMA, regions=labels).fit(frames[0], dark=frames[1]).bin(2)
+        np.testing.assert_array_equal(np.argwhere(small.defects_ == 64)[:, 1], 30)
+        assert np.all(small.coef_[:, 30] == 1)
+
     def test_equals_a_fit_of_the_part(self, cal, frames, method):
         """But for a margin of 3 sigma, where smoothing saw what was beyond: there the beam's bend shows."""
         part = cal.crop(*self.WINDOW)

@@ -275,3 +275,65 @@ def test_a_sloping_frame_is_filled_exactly_inside():
     inner[:4] = inner[-4:] = inner[:, :4] = inner[:, -4:] = False
     assert np.abs(filled - frame)[inner].max() < 2.0  # steps of 2 and 3 from pixel to pixel
     assert np.median(np.abs(filled - frame)[inner]) < 0.05
+
+
+# --- what once went wrong ---------------------------------------------------------------------------------
+
+
+def clipped(order, **options):
+    """A 12-bit ladder beyond the top, with a pixel that always reads it."""
+    rng = np.random.default_rng(8)
+    gain = 1 + 0.02 * rng.standard_normal((64, 96))
+    sweep = np.minimum(rng.poisson(np.linspace(500, 4300, 24)[:, None, None] * gain) + 100, 4095)
+    sweep[:, 5, 5] = 4095
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DetectorcalWarning)
+        return DetectorCalibrator(sigma=10, **options).fit(sweep[order].astype(np.uint16), dark=100)
+
+
+def test_a_stuck_pixel_does_not_hide_the_pile():
+    rising, falling = clipped(slice(None)), clipped(slice(None, None, -1))
+    assert rising.saturation_ == falling.saturation_ == 4095
+    np.testing.assert_allclose(falling.coef_, rising.coef_, rtol=1e-6)
+
+
+def test_merged_in_any_order():
+    dim, bright = small(), clipped(slice(None), mask=np.zeros((64, 96), bool))
+    assert dim.saturation_ is None
+    parts = [clipped(slice(0, 12)), bright]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DetectorcalWarning)
+        found = [DetectorCalibrator.merge(*order).saturation_ for order in (parts, parts[::-1])]
+    assert found == [4095, 4095]
+
+
+def test_readings_that_each_pixel_missed_are_no_lost_frames():
+    rng = np.random.default_rng(9)
+    sweep = rng.poisson(np.linspace(500, 3000, 400)[:, None, None] * np.ones((16, 16))) + 100.0
+    sweep[rng.random(sweep.shape) < 0.05] = np.nan
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*take no part")
+        warnings.filterwarnings("ignore", message=".*not to be relied on")
+        cal = DetectorCalibrator(sigma=4).fit(sweep, dark=100)
+    assert 350 < cal.sums_["frames"].mean() < 390
+
+
+def test_a_sensitive_pixel_is_not_noisy():
+    rng = np.random.default_rng(10)
+    gain = np.ones((64, 64))
+    gain[10, 10], gain[30, 40] = 5, 9  # more light
+    sweep = rng.poisson(np.linspace(500, 3000, 40)[:, None, None] * gain) + 100.0
+    sweep[:, 50, 20] = 3 * (sweep[:, 50, 20] - 100) + 100  # more DN for an electron
+    for method in METHODS:
+        cal = DetectorCalibrator(sigma=8, method=method).fit(sweep, dark=100)
+        assert not cal.defects_.any()
+
+
+def test_a_dark_of_another_region_is_no_yardstick():
+    labels = np.ones((64, 64), np.uint8)
+    labels[20:, 20:] = 2
+    dark = np.where(labels == 2, 2100.0, 100.0)
+    rng = np.random.default_rng(11)
+    sweep = rng.poisson(np.linspace(500, 3000, 20)[:, None, None] * np.ones(labels.shape)) + dark
+    cal = DetectorCalibrator(sigma=6, regions=labels).fit(sweep, dark=dark + rng.standard_normal(dark.shape))
+    assert not cal.kept_out_.any()

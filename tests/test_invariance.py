@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:the flat is brighter",
     "ignore:the images are brighter",
     "ignore:.* have changed since the sweep",
-    "ignore:the flat reaches `saturation`",
+    "ignore:the flat is saturated",
     "ignore:the intensities of the sweep differ",
     "ignore:.*not to be relied on",  # where spots are left in
     "ignore:.*frames take no part",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from detectorcal import Correction, DetectorCalibrator, DetectorcalWarning, simulate
+from detectorcal import Correction, DetectorCalibrator, DetectorcalWarning, ScanCorrection, simulate
 from detectorcal._errors import InputError
 from detectorcal.kernels.interpolation import good_neighbours
 
@@ -98,6 +98,18 @@ class TestDefects:
         got = live(defect_map=bad, defects="interpolate").transform(image)
         assert np.isnan(got[10, 11])
         assert got[10, 10] == pytest.approx(np.mean([PLANE[9, 10], PLANE[11, 10], PLANE[10, 9]]))
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_a_corner_with_a_neighbour_that_is_nan(self, dtype):
+        """The plane's weights there, 1, 1 and -1, may leave nothing to divide by."""
+        bad = np.zeros(SHAPE, np.uint8)
+        bad[0, 0] = 1
+        for hidden in ((0, 1), (1, 0), (1, 1)):
+            image = raw_of(PLANE).astype(dtype)
+            image[hidden] = np.nan
+            got = live(defect_map=bad, defects="interpolate").transform(image)[0, 0]
+            others = [PLANE[place] for place in ((0, 1), (1, 0), (1, 1)) if place != hidden]
+            assert min(others) <= got <= max(others)
 
     def test_nan(self):
         bad = scattered(2)
@@ -284,8 +296,23 @@ class TestFlats:
         with pytest.warns(DetectorcalWarning, match="have changed since the sweep"):
             assert (naive.correction(flats).defect_map[30:33, 30:33] == 128).all()
         told = DetectorCalibrator(10, method="curved", saturation=4000).fit(sweep, dark=darks)
-        with pytest.warns(DetectorcalWarning, match="the flat reaches `saturation` at 9 of 4096 pixels"):
+        with pytest.warns(DetectorcalWarning, match="the flat is saturated, .* at 9 of 4096 pixels"):
             correction = told.correction(flats)
         assert not correction.defect_map[30:33, 30:33].any()
-        with pytest.raises(InputError, match=r"`flat` reaches the calibration's `saturation`.*every pixel"):
+        with pytest.raises(InputError, match=r"the flat is saturated at every pixel: it reads 4000 DN"):
             told.correction(np.full((64, 64), 4095))
+
+
+def test_flats_are_held_against_the_saturation_that_was_found():
+    detector = simulate.Detector.random((64, 64), prnu=0.02, seed=3)
+    beam = simulate.beam_profile(detector.shape, width=2)
+    sweep = detector.record(simulate.exposure_ladder(beam, 24, lowest=300, highest=4000), 1)
+    darks, flats = detector.darks(20, 2), detector.flats(2500 * beam, 10, 3)
+    with pytest.warns(DetectorcalWarning, match="readings from 4095 DN on"):
+        cal = DetectorCalibrator(10).fit(np.minimum(sweep, 4095), dark=darks)
+    plain = cal.correction(flats).scale
+    flats[2, 30:33, 30:33] = 4095  # a glitch of one frame
+    for correct in (cal.correction, lambda flats: ScanCorrection(cal, flats).fit(flats[:1]).correction_):
+        with pytest.warns(DetectorcalWarning, match="the flat is saturated, .* at 9 of 4096 pixels"):
+            scale = correct(flats).scale
+        np.testing.assert_allclose(scale, plain, rtol=2e-3)

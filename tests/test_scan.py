@@ -156,6 +156,17 @@ class TestDrift:
         assert not np.isinf(T).any()
         assert np.isfinite(T[0]).all()  # only the first group counts there
 
+    @pytest.mark.filterwarnings("ignore:.*have changed since the sweep")
+    @pytest.mark.parametrize("invalid", ["clip", 0.5])
+    def test_or_what_stands_in_for_it(self, cal, beam, invalid):
+        flats = exact(cal, np.stack([beam, beam]))
+        raw = np.stack([flats[0]] * 5)
+        flats[1, :, :30] = cal.dark_[:, :30] - 500
+        with pytest.warns(DetectorcalWarning, match="not above the dark"):
+            T = ScanCorrection(cal, list(flats), [0, 4], invalid=invalid).fit_transform(raw)
+        assert np.all(T[:, :, :5] == (1 if invalid == "clip" else invalid))
+        assert np.isfinite(T).all()
+
 
 @pytest.fixture(scope="module")
 def raw(detector, beam):
@@ -276,6 +287,36 @@ class TestLight:
         each = ScanCorrection(cal, group, monitor=flicker, flat_monitor=[1.2, 0.8, 1.2]).fit(raw)
         mean = ScanCorrection(cal, [group], monitor=flicker, flat_monitor=3.2 / 3).fit(raw)
         np.testing.assert_allclose(each.transform(raw), mean.transform(raw), rtol=1e-12)
+
+    def test_the_median_is_of_flats_in_the_same_light(self, cal, beam):
+        light = np.array([2.0, 2.0, 2.0, 4.0, 4.0])
+        flats = exact(cal, light[:, None, None] / 2 * beam)
+        raw = exact(cal, beam[None] / 2)
+        T = ScanCorrection(cal, flats, average="median", monitor=[1.0], flat_monitor=light).fit_transform(raw)
+        np.testing.assert_allclose(T[0, 8:-8, 8:-8], 1, rtol=4e-3)  # half the reading, half the light
+
+    def test_groups_of_a_stack_are_numbered_as_they_come(self, cal, beam):
+        flats = exact(cal, np.array([1, 1, 2, 2])[:, None, None] * beam)
+        raw = exact(cal, np.stack([beam, beam]))
+        scan = ScanCorrection(cal, flats, [1, 1, 0, 0], monitor=[1, 1], flat_monitor=[1, 2])
+        np.testing.assert_allclose(scan.fit_transform(raw)[:, 8:-8, 8:-8], 1, rtol=4e-3)
+
+    def test_a_bias_leaves_what_darks_tell_of_the_noise(self, detector, beam):
+        rng = np.random.default_rng(3)
+        sweep, darks = (
+            detector.record(simulate.exposure_ladder(beam / 2000, 24), rng),
+            detector.darks(20, rng),
+        )
+        cal = DetectorCalibrator(4).fit(sweep, dark=darks)
+        raw, flats = detector.record(beam[None] / 100, rng), detector.flats(beam, 10, rng)
+        of_one = {"exposure": (1, 1, 1), "dark": darks}
+        _, wanted = ScanCorrection(cal, flats, **of_one).fit(raw).transform(raw, return_std=True)
+        _, std = (
+            ScanCorrection(cal, flats, bias=90.0 + 0 * beam, **of_one)
+            .fit(raw)
+            .transform(raw, return_std=True)
+        )
+        np.testing.assert_allclose(std, wanted, rtol=2e-3)
 
 
 class TestPolicies:

@@ -125,11 +125,13 @@ def _noisy(evidence: Callable[[Index], Evidence], at: Index, root: Usual, shape:
     limit = np.maximum(
         _most_scatter(here.freedom) * around.level**2, (around.level + N_SPREADS * around.spread) ** 2
     )
+    # whoever reads more scatters more, and is corrected: what counts is what is left then
+    limit *= np.maximum(here.response, 1) ** 2
     found = here.scatter > limit + UNEXPLAINED * here.explained
     found &= (here.scatter > SMALLEST_SCATTER**2 * here.level) & (np.rint(here.freedom) >= 1)
     at = only(at, found)
     beside = near(lambda places: evidence(places).scatter, shape, at)
-    return only(at, here.scatter[found] > NOISIER * beside)
+    return only(at, here.scatter[found] > NOISIER * beside * np.maximum(here.response[found], 1) ** 2)
 
 
 def _most_scatter(freedom: np.ndarray) -> np.ndarray:
@@ -208,8 +210,10 @@ def line_evidence(
         bend = (lean * D1 - SD) * per_bend / n
         told = n - lost
         explained = bend * bend * (n * curl)
-        scatter = (DD - SD * SD / (n * lean) - explained) / told
-        return Evidence(scatter, n / lean - 1 - spans, bend, per_bend / n, spread, lean, explained / told)
+        off = SD / (n * lean)
+        scatter, freedom = (DD - SD * off - explained) / told, n / lean - 1 - spans
+        explained /= told
+        return Evidence(scatter, freedom, bend, per_bend / n, spread, lean, explained, 1 - off)
 
     return evidence
 

@@ -147,7 +147,8 @@ class Curved:
             rest = told["w_r2"] - told["w_sr"] ** 2 / told["w_s2"] - explained
             scatter, explained = rest / (freedom * unit), explained / (freedom * unit)
             spread, level = np.sqrt(schur / told["w_s2"]) / unit, told["w_s3"] / told["w_s2"] / unit
-            return Evidence(scatter, freedom, bend / schur * unit, unit**3 / schur, spread, level, explained)
+            bend, variance, response = bend / schur * unit, unit**3 / schur, 1 + told["w_sr"] / told["w_s2"]
+            return Evidence(scatter, freedom, bend, variance, spread, level, explained, response)
 
         return of_some
 

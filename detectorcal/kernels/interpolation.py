@@ -129,18 +129,19 @@ class Neighbours:
         return xp.reshape(values, (flat.shape[0], *self.places.shape))
 
     def _without_nan(self, flat: Array, filled: Array) -> Array:
-        """Weigh anew where a neighbour is NaN, which does not count."""
+        """Take the weighted mean of the others where a neighbour is NaN: the plane was through all."""
         xp = namespace(flat)
         if not bool(xp.any(xp.isnan(filled))):
             return filled
         values = self._gathered(flat)
         nothing = xp.zeros_like(values)
         known = ~xp.isnan(values)
-        weights = xp.where(known, self.weights, nothing)
+        weights = xp.where(known, xp.abs(self.weights), nothing)
         total = xp.sum(xp.where(known, values, nothing) * weights**self.power, axis=1)
-        share = (xp.sum(weights, axis=1) / xp.sum(self.weights, axis=0)) ** self.power
-        unknown = xp.full_like(share, xp.nan)
-        return xp.where(share > 0, total / xp.where(share > 0, share, xp.ones_like(share)), unknown)
+        whole = xp.sum(weights, axis=1) ** self.power
+        unknown = xp.full_like(whole, xp.nan)
+        mean = xp.where(whole > 0, total / xp.where(whole > 0, whole, xp.ones_like(whole)), unknown)
+        return xp.where(xp.isnan(filled), mean, filled)
 
 
 def good_neighbours(bad: np.ndarray, good: np.ndarray) -> Neighbours:

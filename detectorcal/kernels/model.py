@@ -161,6 +161,8 @@ class Evidence(NamedTuple):
     """Their mean, weighted by the levels."""
     explained: np.ndarray
     """What the bend takes off the scatter."""
+    response: np.ndarray
+    """Measured over expected."""
 
 
 class ResponseModel(Protocol):
