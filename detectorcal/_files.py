@@ -228,6 +228,8 @@ def refuse_existing(path: _typing.Path, *, overwrite: bool = False) -> None:
     """Raise if an output exists, or its folder does not: before long work, not after it."""
     target = Path(path).resolve()
     if not target.parent.is_dir():
+        if any(parent.is_file() for parent in target.parents):
+            raise AccessError(f"`{path}` cannot be written: `{target.parent}` is, or lies in, a file.")
         raise MissingFileError(
             f"`{path}` cannot be written: the folder `{target.parent}` does not exist. Create it first."
         )

@@ -428,6 +428,17 @@ def as_mask(name: str, value: Any, detector_shape: Shape, *, flattened: bool) ->
     return found if found.any() else None
 
 
+def check_mostly_finite(name: str, mean: np.ndarray, n_frames: int) -> None:
+    """Raise if a mean frame tells of fewer than half of the pixels; single ones are defects of theirs."""
+    count = int(np.count_nonzero(~np.isfinite(mean)))
+    if 2 * count > mean.size:
+        some = "it is" if n_frames == 1 else f"the mean of its {n_frames} frames is, and so is one of them,"
+        raise InputError(
+            f"`{name}`: {some} NaN or infinite at {count} of {mean.size} pixels. Leave that frame out, as "
+            "`detectorcal.average` does with `leave_out=`, or record it anew."
+        )
+
+
 def as_level(name: str, value: Any, detector_shape: Shape) -> np.ndarray:
     """Check a level: a number, or one for each pixel."""
     level = np.asarray(as_real(name, value))

@@ -536,11 +536,13 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         stack: Stack = validation.as_map_stack(name, value, shape, flattened=flattened, whose=whose)
         return stack
 
-    def _mean_of(self, stack: Stack, shape: Shape) -> Float64:
-        return mean_frame(stack, batch_size=self.batch_size).reshape(shape)
-
     def _mean_map(self, name: str, value: Any, shape: Shape, whose: str) -> Float64:
-        return self._mean_of(self._map_stack(name, value, shape, whose), shape)
+        return self._mean_of(name, self._map_stack(name, value, shape, whose), shape)
+
+    def _mean_of(self, name: str, stack: Stack, shape: Shape) -> Float64:
+        mean = mean_frame(stack, batch_size=self.batch_size).reshape(shape)
+        validation.check_mostly_finite(name, mean, stack.shape[0])
+        return mean
 
     def _solve(self) -> Self:
         """Turn the sums into coefficients; what cannot be solved becomes 1 and a flag."""
@@ -603,6 +605,11 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
                 f"the intensities of the sweep differ by {100 * level_span(self.sums_):.2g} % at a pixel, "
                 "which cannot tell whether its response curves: it is taken for a straight line. Record "
                 "frames at several intensities, down to those behind the sample."
+            )
+        if self._checked_parameters().radius == 0:
+            warn(
+                f"`sigma`, {self.sigma:g} pixels, is so narrow that each pixel is compared with itself: "
+                "every coefficient is 1. It should span many pixels, such as 50."
             )
         if self.n_frames_seen_ == 1:
             warn(
@@ -879,7 +886,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
     ) -> tuple[Float64, int]:
         """Give the mean flat above dark, and how many frames it is the mean of: its weight."""
         flats = self._map_stack("flat", flat, self.detector_shape_, THIS)
-        mean = self._mean_of(flats, self.detector_shape_)
+        mean = self._mean_of("flat", flats, self.detector_shape_)
         if np.ndim(flat) == 0:  # a number was not measured: it tells nothing of the pixels
             return mean - dark if has_dark else mean, 0
         if has_dark:

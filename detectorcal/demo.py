@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from detectorcal import _provenance, _typing, metrics, simulate
+from detectorcal._errors import AccessError
 from detectorcal._typing import Float64
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.io import create_frames
@@ -96,6 +97,16 @@ def _rings(transmission: np.ndarray, angles: Float64) -> float:
     return 100 * metrics.ring_strength(measured, truth) / float(truth[inside].mean())
 
 
+def make_folder(folder: _typing.Path) -> Path:
+    """Make a folder, and those that it lies in."""
+    made = Path(folder)
+    try:
+        made.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise AccessError(f"`{folder}` cannot be made: there is a file of that name on the way.") from error
+    return made
+
+
 def write(result: Demonstration, folder: _typing.Path) -> None:
     """Write the demonstration's files, named in :data:`FILES`, into a folder.
 
@@ -106,8 +117,7 @@ def write(result: Demonstration, folder: _typing.Path) -> None:
     folder : path
         Made if it is not there; files of an earlier demonstration are replaced.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     stacks = (result.sweep, result.darks, result.flats, result.scan)
     for name, frames in (*zip(FILES, stacks, strict=False), (FILES[-1], result.corrected)):
         made_by = _provenance.describe_call("demo", result.calibrator)

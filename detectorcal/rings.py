@@ -343,10 +343,11 @@ def _warn_of_left_out(sums: Sums, n_projections: int) -> None:
     count = sums["count"]
     n_left_out = int(n_projections * count.size - count.sum())
     if n_left_out:
+        n_alone = np.count_nonzero(count == 0)
+        alone = f"; {n_alone} of {count.size} pixels have no others and are left alone" if n_alone else ""
         warn(
             f"{n_left_out} of {n_projections * count.size} values of the projections are not above 0 or not "
-            "finite, and took no part in the search for rings"
-            + f"; {np.count_nonzero(count == 0)} of {count.size} pixels have no others and are left alone."
+            f"finite, and took no part in the search for rings{alone}."
         )
 
 

@@ -41,7 +41,8 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         Fitted. :func:`sklearn.base.clone` keeps the fit.
     flats : list of arrays, or array or stack of shape (n_flats, *detector_shape)
         A list has one entry for each group of flats, a frame or a stack, which is averaged. Of a stack, such
-        as ``scan.flats``, ``flat_positions`` tells the groups: frames at one position are one.
+        as ``scan.flats``, ``flat_positions`` tells the groups: frames at one position are one. What is given
+        for each group is in the order in which they first come.
     flat_positions : sequence of float or None, default=None
         Where in the scan each entry of ``flats`` was taken, counted in projections: -0.5 is before the first,
         ``n - 0.5`` after the last of `n`. None if all flats are one group.

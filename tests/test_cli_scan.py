@@ -238,3 +238,31 @@ def test_mistakes(files, words, said, capsys):
     assert re.search(said, told), told
     assert told.count("\n") == 1
     assert not (files / "bad.h5").exists()
+
+
+def test_a_calibration_of_the_part_itself(files, scene):
+    """Fitted with --roi, it corrects that part of whole frames, and frames of that part."""
+    how = ("--roi", "16:40,4:30", "--dark", "darks.tif")
+    run("fit", "sweep.tif", *how, "--sigma", 6, "-o", "part.h5", "-q")
+    run("correct", "scan.tif", "-c", "part.h5", *how, "--flat", "flats.tif", "-o", "whole.h5", "-q")
+    tifffile.imwrite("cut.tif", scene["scan"][:, 16:40, 4:30], photometric="minisblack")
+    tifffile.imwrite("flats_cut.tif", scene["flats"][:, 16:40, 4:30], photometric="minisblack")
+    run("correct", "cut.tif", "-c", "part.h5", "--flat", "flats_cut.tif", "-o", "cut.h5", "-q")
+    with open_frames("whole.h5") as whole, open_frames("cut.h5") as cut:
+        np.testing.assert_array_equal(whole[:], cut[:])
+
+
+def test_regions_and_mask_of_a_part(files, scene):
+    mask, labels = np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint8)
+    mask[20, 10], labels[:, 25:] = 1, 2
+    for name, values in (("mask.tif", mask), ("labels.tif", labels)):
+        tifffile.imwrite(name, values)
+    part = (slice(16, 40), slice(4, 30))
+    run("fit", "sweep.tif", "--dark", "darks.tif", "--roi", "16:40,4:30", "--sigma", 6, "--mask", "mask.tif",
+        "--regions", "labels.tif", "-o", "part.h5", "-q")  # fmt: skip
+    here = {"mask": mask[part], "regions": labels[part]}
+    wanted = DetectorCalibrator(6, **here).fit(scene["sweep"][:, *part], dark=scene["darks"][:, *part])
+    found = DetectorCalibrator.load("part.h5")
+    np.testing.assert_array_equal(found.coef_, wanted.coef_)
+    np.testing.assert_array_equal(found.defects_, wanted.defects_)
+    assert found.defects_[4, 6] == 64

@@ -287,6 +287,18 @@ def test_no_color_is_obeyed(here, tmp_path):
     assert out.rstrip().endswith("by the calibration's standard errors")
 
 
+def test_warnings_have_lines_of_their_own_beside_a_progress_bar(here, tmp_path):
+    words = "fit", "sweep.tif", "--frames", "0:1", "--sigma", "3", "-o", str(tmp_path / "cal.h5")
+    out = on_terminal(here, *words, TERM="xterm-256color", COLUMNS="60")
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", out)
+    assert "fitting" in plain
+    before = [
+        plain[:at].rstrip(" ") for at in (m.start() for m in re.finditer("detectorcal: warning", plain))
+    ]
+    assert before
+    assert all(text == "" or text[-1] in "\r\n" for text in before)
+
+
 def test_a_report_needs_no_display(here, tmp_path):
     words = "report", "cal.h5", "--sweep", "sweep.tif", "-o", str(tmp_path / "report.html")
     command, env = process(*words, MPLBACKEND="tkagg", COLUMNS="60")

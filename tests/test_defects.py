@@ -337,3 +337,25 @@ def test_a_dark_of_another_region_is_no_yardstick():
     sweep = rng.poisson(np.linspace(500, 3000, 20)[:, None, None] * np.ones(labels.shape)) + dark
     cal = DetectorCalibrator(sigma=6, regions=labels).fit(sweep, dark=dark + rng.standard_normal(dark.shape))
     assert not cal.kept_out_.any()
+
+
+@pytest.mark.parametrize("what", ["dark", "flat"])
+def test_a_stack_with_a_frame_of_nan_is_refused(what):
+    """Its mean is NaN everywhere: nothing could be calibrated or corrected, and no one would know why."""
+    frames = np.full((5, 40, 50), 100.0)
+    frames[2] = np.nan
+    rng = np.random.default_rng(5)
+    sweep = rng.poisson(np.linspace(500, 3000, 12)[:, None, None] * np.ones((40, 50))) + 100.0
+    with pytest.raises(InputError, match=f"`{what}`: the mean of its 5 frames is, .* NaN"):
+        if what == "dark":
+            DetectorCalibrator(sigma=6).fit(sweep, dark=frames)
+        else:
+            small().transform(sweep, frames)
+
+
+def test_a_sigma_that_reaches_no_neighbour_is_told():
+    rng = np.random.default_rng(5)
+    sweep = rng.poisson(np.linspace(500, 3000, 12)[:, None, None] * np.ones((40, 50))) + 100.0
+    with pytest.warns(DetectorcalWarning, match="each pixel is compared with itself"):
+        cal = DetectorCalibrator(sigma=0.1).fit(sweep, dark=100)
+    assert np.all(cal.coef_ == 1)

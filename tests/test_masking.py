@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from detectorcal._streaming import single_threaded_blas
-from detectorcal.kernels.correction import replace_spots
+from detectorcal.kernels.correction import Rejection, replace_spots
 from detectorcal.kernels.masking import fill_masked, find_spots, median_of_neighbours
 from detectorcal.kernels.smoothing import Smoothing, gaussian
 from tests import reference
@@ -319,7 +319,7 @@ def test_replacing_spots_leaves_what_is_not_finite_and_everything_else(shape, wh
     nan = np.zeros(frames.shape, bool)
     nan[(1, *(slice(8, None, 13) for _ in shape))] = True
     frames[nan] = np.nan
-    found = where(replace_spots, frames, 7.0)
+    found = where(lambda f: replace_spots(f, Rejection(7.0)), frames)
     np.testing.assert_array_equal(np.isnan(found), nan)
     same = ~struck & ~nan
     np.testing.assert_array_equal(found[same], frames[same])
@@ -333,7 +333,7 @@ def test_replacing_spots_leaves_what_is_not_finite_and_everything_else(shape, wh
 def test_no_spot_and_no_nan_changes_nothing(library):
     frames = frames_of((20, 30))
     where = {"numpy": on_numpy, "device": on_device}[library]
-    np.testing.assert_array_equal(where(replace_spots, frames, 50.0), frames)
+    np.testing.assert_array_equal(where(lambda f: replace_spots(f, Rejection(50.0)), frames), frames)
 
 
 @libraries

@@ -27,7 +27,7 @@ from detectorcal.cli._options import (
 )
 from detectorcal.cli._output import Output, refuse_inputs, refuse_unshared, refuse_whole
 from detectorcal.cli._progress import Watched, progress_bar, say
-from detectorcal.cli._scan import LIGHT, prepare, slice_of, slices_of, windowed
+from detectorcal.cli._scan import LIGHT, prepare, size_of, slice_of, slices_of, windowed
 from detectorcal.cli._words import changes, corrected, started_at
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack, open_frames
@@ -100,7 +100,10 @@ def correct(
         _refuse_without_flat(flats, rings=rings, log=how["log"])
         whole, shape = frames, calibrator.detector_shape_
         if roi is not None:
-            calibrator = calibrator.crop(*slices_of("--roi", roi))
+            if frames.shape[1:] != shape == size_of(roi, frames.shape[1:]):
+                shape = frames.shape[1:]  # what was calibrated is that part of it
+            else:
+                calibrator = calibrator.crop(*slices_of("--roi", roi))
             whole, darks, *flats = (windowed(stack, roi, shape) for stack in (whole, darks, *flats))
         correction = prepare(calibrator, whole, flats, darks, how, light)
         _refuse_dark_flat(correction)

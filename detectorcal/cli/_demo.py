@@ -21,7 +21,9 @@ __all__ = ["run_demo"]
     "demo", cls=Command, short_help="Calibrate a simulated detector and see what it does to a scan."
 )
 @click.option("-o", "--output", metavar="FOLDER", type=FOLDER, help="Keep all files here.")
-@click.option("--seed", default=0, show_default=True, help="Of the simulated noise.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the simulated noise."
+)
 @quiet_option
 def run_demo(output: str | None, seed: int, quiet: bool) -> None:
     """Calibrate a simulated detector, correct a simulated scan, and measure both.
@@ -30,6 +32,8 @@ def run_demo(output: str | None, seed: int, quiet: bool) -> None:
     Example:
       detectorcal demo -o demo_files
     """  # noqa: D301
+    if output is not None:
+        demo.make_folder(output)  # before the work, not after it
     result = demo.run(seed)
     if output is not None:
         demo.write(result, output)

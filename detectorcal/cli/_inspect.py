@@ -38,7 +38,7 @@ def inspect(file: str, projections: int, json: bool) -> None:
         with suppress(DetectorcalError):
             history = _provenance.read_history(file)
         if history is None:
-            error.add_note("`inspect` shows what `fit` and `correct` wrote.")
+            error.add_note("`inspect` shows what `fit` and `correct` wrote; .npy files have no place for it.")
             raise
         found = {"provenance": history}
         rows = _provenance.describe(history)

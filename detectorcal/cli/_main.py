@@ -16,6 +16,7 @@ from detectorcal.cli._correct import correct
 from detectorcal.cli._demo import run_demo
 from detectorcal.cli._fit import fit
 from detectorcal.cli._inspect import inspect
+from detectorcal.cli._progress import complain
 from detectorcal.cli._report import report
 
 __all__ = ["cli", "main"]
@@ -78,7 +79,7 @@ def _fail(message: str, code: int) -> None:
 
 
 def _warn(message: object, *_: object, **__: object) -> None:
-    click.echo(f"detectorcal: warning: {' '.join(str(message).split())}", err=True)
+    complain(f"detectorcal: warning: {' '.join(str(message).split())}")
 
 
 @click.group(

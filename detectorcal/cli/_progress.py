@@ -15,7 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from detectorcal._typing import Stack
 
-__all__ = ["Watched", "print_rows", "progress_bar", "say"]
+__all__ = ["Watched", "complain", "print_rows", "progress_bar", "say"]
+
+
+_shown: list[Progress] = []
+"""The progress bar, while there is one."""
 
 
 class Watched:
@@ -47,8 +51,20 @@ def progress_bar(total: int, verb: str, quiet: bool, done: int = 0) -> Iterator[
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
+        _shown.append(progress)
         task = progress.add_task(verb, total=total, completed=done)
-        yield lambda n_frames: progress.advance(task, n_frames)
+        try:
+            yield lambda n_frames: progress.advance(task, n_frames)
+        finally:
+            _shown.remove(progress)
+
+
+def complain(message: str) -> None:
+    """Print a line on stderr, above the progress bar if one is shown."""
+    if _shown:
+        _shown[-1].console.print(message, markup=False, highlight=False)
+    else:
+        click.echo(message, err=True)
 
 
 def say(message: str, quiet: bool) -> None:

@@ -17,7 +17,7 @@ from detectorcal.correction import Correction
 from detectorcal.io import FrameStack
 from detectorcal.scan import ScanCorrection
 
-__all__ = ["LIGHT", "numbers_in", "prepare", "slice_of", "slices_of", "times_in", "windowed"]
+__all__ = ["LIGHT", "numbers_in", "prepare", "size_of", "slice_of", "slices_of", "times_in", "windowed"]
 
 LIGHT = ("drift", "flat_average", "leave_out_flats", "exposure", "monitor")
 """Options that say which light each frame had."""
@@ -28,7 +28,7 @@ HDF5_DATASET = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf|nxs|nx)):(?P<dataset>/.+
 def slice_of(option: str, word: str) -> slice:
     """Read START:STOP[:STEP]."""
     if not re.fullmatch(r"-?\d*:-?\d*(:[1-9]\d*)?", word) or word.endswith("-"):
-        raise InputError(f"`{option}` is START:STOP, as in 100:900, not {word!r}.")
+        raise InputError(f"`{option}` is START:STOP or START:STOP:STEP, as in 100:900, not {word!r}.")
     return slice(*(int(number) if number else None for number in word.split(":")))
 
 
@@ -44,6 +44,11 @@ def slices_of(option: str, word: str) -> tuple[slice, ...]:
             f"not {word!r}."
         )
     return parts
+
+
+def size_of(roi: str, shape: Shape) -> Shape:
+    """Give the shape of a part of frames of some shape."""
+    return tuple(len(range(n)[part]) for part, n in zip(slices_of("--roi", roi), shape, strict=False))
 
 
 def numbers_in(option: str, word: str) -> list[int]:

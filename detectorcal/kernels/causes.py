@@ -37,9 +37,9 @@ NOISIER = 4.0
 """Times the variance of the pixels around from where on a pixel is noisy: it then counts for less than a
 quarter of one of them."""
 
-CHANCE = 1e-6
-"""Chance for a usual pixel to be that noisy, as the degrees of freedom of short sweeps allow: one in the
-million pixels of a detector."""
+CHANCE = 1e-8
+"""Chance for a usual pixel to be that noisy, as the degrees of freedom of short sweeps allow: of ten million
+pixels none is."""
 
 SMALLEST_SCATTER = 0.005
 """Scatter, in parts of the level, that no pixel is blamed for: it may be the beam's."""
