@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -30,15 +31,13 @@ class Watched:
         self._advance = advance
         self.shape = stack.shape
         self.dtype = stack.dtype
-
-        self._seen: set[int] = set()
+        self._seen = np.zeros(stack.shape[0], bool)
 
     def __getitem__(self, index: slice) -> Any:
         """Read; a frame counts once, whatever has looked at it before."""
         frames = self._stack[index]
-        new = set(range(*index.indices(self.shape[0]))) - self._seen
-        self._seen |= new
-        self._advance(len(new))
+        self._advance(int(np.count_nonzero(~self._seen[index])))
+        self._seen[index] = True
         return frames
 
 
