@@ -130,10 +130,8 @@ class _Seen:
         self.cutoff = cutoff
         self._groups = np.empty((N_GROUPS, *shape), float_dtype(dtype))
         self.n_groups = 0
-        self.smallest = np.full(shape, np.inf)
-        self.largest = np.full(shape, -np.inf)
-        """Smallest and largest raw reading of each pixel, DN."""
-        self._is_new = True
+        self.smallest = self.largest = np.empty(0)
+        """Smallest and largest raw reading of each pixel, DN; empty before a frame was believed."""
 
     def add(self, frames: Sequence[tuple[np.ndarray, np.ndarray]], threads: Threads) -> None:
         """Look at a group of raw frames and their darks.
@@ -148,9 +146,8 @@ class _Seen:
         believed = [glance for glance in glances if 2 * self._n_believed(glance) >= glance.frame.size]
         if not believed:
             return
-        if self._is_new:
+        if not self.smallest.size:
             self.smallest, self.largest = (believed[0].frame.copy() for _ in range(2))  # in their own dtype
-            self._is_new = False
         bright = [glance for glance in believed if glance.level > self.cutoff]
 
         def add_rows(rows: slice) -> None:
@@ -209,7 +206,7 @@ class _Seen:
         """Give the value at which readings are saturated: the user's, else the top one if it is a pile."""
         if self._given is not None:
             return self._given
-        enough = max(FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP * self.smallest.size)
+        enough = max(FEWEST_AT_THE_TOP, SHARE_AT_THE_TOP * self._groups[0].size)
         if _may_be_full(self._top) and self._n_at_top >= enough:
             return self._top
         return self._limit if np.isfinite(self._limit) else None
@@ -236,7 +233,7 @@ def _causes(
     threads: Threads,
 ) -> np.ndarray:
     """Put together what is not to be believed, and why."""
-    causes = np.zeros(seen.smallest.shape, np.uint8)
+    causes = np.zeros(seen.groups.shape[1:], np.uint8)
     if seen.n_groups:
         full = np.inf if saturation is None else saturation
         groups = seen.groups

@@ -606,7 +606,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
                 "which cannot tell whether its response curves: it is taken for a straight line. Record "
                 "frames at several intensities, down to those behind the sample."
             )
-        if self._checked_parameters().radius == 0:
+        if Smoothing(self.sigma, self.mode, self.cval, self.truncate).radius == 0:
             warn(
                 f"`sigma`, {self.sigma:g} pixels, is so narrow that each pixel is compared with itself: "
                 "every coefficient is 1. It should span many pixels, such as 50."

@@ -291,8 +291,10 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
 
     def _rejection(self) -> Rejection | None:
         """Tell which spots are replaced; pixels that never mean anything, as those of a gap, have no say."""
-        if self.reject is None or self.defect_map is None:
-            return None if self.reject is None else Rejection(self.reject)
+        if self.reject is None:
+            return None
+        if self.defect_map is None:
+            return Rejection(self.reject)
         hopeless = is_hopeless(self._checked_map("defect_map").astype(np.uint8))
         return Rejection(self.reject, hopeless if hopeless.any() else None)
 

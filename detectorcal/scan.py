@@ -197,9 +197,9 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         times = checked_exposure(self.exposure)
         flat_light, factor = self._light(groups, times)
         dark, flat_dark = self._darks(times)
-        below = self._below_flats(dark) if flat_dark is None else flat_dark
         flats = [
-            self._average(group.frames, light, below) for group, light in zip(groups, flat_light, strict=True)
+            self._average(group.frames, light, dark, flat_dark)
+            for group, light in zip(groups, flat_light, strict=True)
         ]
         if self.flat_has_dark:
             raw = [as_frames(group.frames, self.detector_shape_) for group in groups]
@@ -320,19 +320,20 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         counts = [validation.check_integer("n_flats", n, at_least=1) or 1 for n in made_of]
         return [counts[group.number] * weight_of(len(group.numbers), self.average) for group in groups]
 
-    def _average(self, frames: Stack, light: Float64, below: Float64) -> Float64:
+    def _average(self, frames: Stack, light: Float64, dark: Any, flat_dark: Float64 | None) -> Float64:
         """Average the flats of a group; the median is of flats in the same light."""
         if self.average == "median" and np.any(light != light[0]):
+            below = self._below_flats(dark) if flat_dark is None else flat_dark
             above = average(InSameLight(frames, below, light), self.average)
             return above.reshape(self.detector_shape_) + below
         return average(frames, self.average).reshape(self.detector_shape_)
 
     def _below_flats(self, dark: Any) -> Float64:
         """Give what flats hold besides light, DN."""
-        dark = self.calibrator.dark_ if dark is None else dark
-        if not self.flat_has_dark or dark is None:
+        if not self.flat_has_dark:
             return np.zeros(self.detector_shape_)
-        return np.full(self.detector_shape_, dark) if np.ndim(dark) == 0 else self._frame("dark", dark)
+        below: Float64 = self.calibrator._dark_for_images(dark)
+        return below
 
     def _light(self, groups: list[Group], times: tuple[float, ...] | None) -> tuple[list[Float64], Float64]:
         """Give the light of the flats of each group, in any unit, and what each result is multiplied by."""

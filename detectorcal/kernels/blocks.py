@@ -157,11 +157,11 @@ def rows_between(blocks: np.ndarray, shape: Shape, where: Index) -> np.ndarray:
         return take_rows(blocks, np.zeros(shape[0], np.int64), where)
     above, share = _middles(len(blocks), shape[0], 2)
     share = share[where[0]].astype(blocks.dtype)
-    spread = take_rows(blocks, above, where)
-    spread += share.reshape(share.shape + (1,) * (spread.ndim - share.ndim)) * (
-        take_rows(blocks, above + 1, where) - spread
+    between = take_rows(blocks, above, where)
+    between += share.reshape(share.shape + (1,) * (between.ndim - share.ndim)) * (
+        take_rows(blocks, above + 1, where) - between
     )
-    return spread
+    return between
 
 
 def take_rows(values: np.ndarray, rows: np.ndarray, where: Index) -> np.ndarray:

@@ -31,7 +31,10 @@ from detectorcal.kernels.blocks import (
 )
 from detectorcal.kernels.model import ROW_STEP, Evidence, sampled_rows
 
-__all__ = ["find_causes", "line_evidence"]
+__all__ = ["COURSE", "find_causes", "line_evidence"]
+
+COURSE = ("expected_squared", "expected_cubed", "expected_fourth")
+"""Sums that tell how the levels of the sweep are spread."""
 
 NOISIER = 4.0
 """Times the variance of the pixels around from where on a pixel is noisy: it then counts for less than a
@@ -185,7 +188,7 @@ def line_evidence(
     """
     shape = sums["frames"].shape
     with np.errstate(all="ignore"):
-        lean, cubed, fourth = (_course(sums, name, power) for power, name in enumerate(_POWERS, start=2))
+        lean, cubed, fourth = (_course(sums, name, power) for power, name in enumerate(COURSE, start=2))
         schur = np.maximum(cubed - lean**2, 0)
         spread = np.sqrt(schur)
         spans = spread > SMALLEST_RELATIVE_SPAN * lean  # of equal levels, the bend is rounding over rounding
@@ -219,7 +222,6 @@ def line_evidence(
 
 
 _LINE = ("frames", "expected", "difference", "difference_squared")
-_POWERS = ("expected_squared", "expected_cubed", "expected_fourth")
 
 
 def _course(sums: Mapping[str, Float64], name: str, power: int) -> np.ndarray:

@@ -27,7 +27,7 @@ import numpy as np
 from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array, Float64
 from detectorcal.kernels.blocks import Index
-from detectorcal.kernels.causes import line_evidence
+from detectorcal.kernels.causes import COURSE, line_evidence
 from detectorcal.kernels.model import ROW_STEP, Evidence, Response, sampled_rows
 from detectorcal.kernels.pairs import (
     at_left_pixel,
@@ -39,10 +39,6 @@ from detectorcal.kernels.pairs import (
 )
 
 __all__ = ["Croton", "Photon", "estimate_system_gain"]
-
-
-COURSE = ("expected_squared", "expected_cubed", "expected_fourth")
-"""Sums that tell how the levels of the sweep are spread."""
 
 
 class Photon:
