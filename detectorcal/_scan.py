@@ -12,13 +12,13 @@ from detectorcal._execution import merge_lazily, row_blocks, whole_frames
 from detectorcal._streaming import RUN_LENGTH, Threads, cut, read_ahead
 from detectorcal._typing import Array, Stack
 from detectorcal.kernels.model import Sums
-from detectorcal.kernels.rings import add_run, attenuation, join_scans
+from detectorcal.kernels.rings import add_run, join_scans, logarithm
 
 __all__ = ["sum_scan"]
 
 
 def sum_scan(stack: Stack, dtype: np.dtype, *, n_jobs: int | None, batch_size: int | str | None) -> Sums:
-    """Sum -log(T) over the projections of a scan, and the squares of its steps.
+    """Sum log(T) over the projections of a scan, and the squares of its steps.
 
     Each run of :data:`~detectorcal._streaming.RUN_LENGTH` projections, counted from the first, is summed in
     its own precision and added to float64 in order: the result is the same to the last bit for every
@@ -49,14 +49,19 @@ def sum_scan(stack: Stack, dtype: np.dtype, *, n_jobs: int | None, batch_size: i
             blocks = row_blocks(frames)
             totals = totals or [{} for _ in blocks]
             threads.map(partial(_add_rows, frames, dtype), list(zip(totals, blocks, strict=True)))
-    return {name: np.concatenate([to_host(total[name]) for total in totals]) for name in totals[0]}
+    return {name: np.concatenate([_whole(total, name) for total in totals]) for name in totals[0]}
+
+
+def _whole(total: dict[str, Array], name: str) -> np.ndarray:
+    """Give sums as an array also where they are one number for all pixels."""
+    return np.broadcast_to(to_host(total[name]), total["first"].shape)
 
 
 def _add_rows(frames: Array, dtype: np.dtype, block: tuple[dict[str, Array], slice]) -> None:
     """Add some rows of a batch to what was summed of them before."""
     total, rows = block
     for run in cut(frames.shape[0], RUN_LENGTH):
-        add_run(total, attenuation(frames[run, rows, ...], dtype))
+        add_run(total, logarithm(frames[run, rows, ...], dtype))
 
 
 def _sum_lazily(stack: Any, dtype: np.dtype) -> Sums:

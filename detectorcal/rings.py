@@ -149,7 +149,7 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         sums = sum_scan(X, validation.float_dtype(X.dtype), n_jobs=self.n_jobs, batch_size=self.batch_size)
         _warn_of_left_out(sums, X.shape[0])
         if (correction := _correction_of(self.calibrator)) is not None:
-            mean = np.exp(-sums["total"] / np.maximum(sums["count"], 1))
+            mean = np.exp(sums["total"] / np.maximum(sums["count"], 1))
             variance = correction.predict_std(mean) ** 2
         with single_threaded_blas():
             found = offsets(sums, variance, float(self.window), float(self.n_std))

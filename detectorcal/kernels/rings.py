@@ -18,7 +18,7 @@ from detectorcal.kernels.masking import MAD_TO_STD, fill_masked
 from detectorcal.kernels.model import Sums
 from detectorcal.kernels.smoothing import Smoothing, gaussian
 
-__all__ = ["Offsets", "add_run", "attenuation", "join_scans", "offsets", "scan_sums"]
+__all__ = ["Offsets", "add_run", "join_scans", "logarithm", "offsets", "scan_sums"]
 
 LARGEST_OFFSET = float(np.log(10.0))
 """However little is known of a pixel, it is not changed by more than a factor of 10, beyond which a
@@ -44,8 +44,8 @@ class Offsets(NamedTuple):
     """Whether more was found than ``bound``, so that less is removed; bool."""
 
 
-def attenuation(frames: Array, dtype: np.dtype) -> Array:
-    """Take -log of transmissions.
+def logarithm(frames: Array, dtype: np.dtype) -> Array:
+    """Take the logarithm of transmissions.
 
     Parameters
     ----------
@@ -61,64 +61,60 @@ def attenuation(frames: Array, dtype: np.dtype) -> Array:
     """
     xp = namespace(frames)
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = xp.log(xp.astype(frames, getattr(xp, dtype.name), copy=False))
-    values *= -1
-    return values
+        return xp.log(xp.astype(frames, getattr(xp, dtype.name), copy=False))
 
 
-def scan_sums(values: Array, before: Array | None = None) -> dict[str, Array]:
+def scan_sums(logs: Array, before: Array | None = None) -> dict[str, Array]:
     """Sum a run of a few consecutive projections.
 
     Parameters
     ----------
-    values : array of shape (n_projections, *shape), floating
-        What :func:`attenuation` gave; what is not finite is left out.
+    logs : array of shape (n_projections, *shape), floating
+        What :func:`logarithm` gave; what is not finite is left out.
     before : array of shape ``shape``, optional
-        The projection before them, for the step from there.
+        That of the projection before them, for the step from there.
 
     Returns
     -------
     dict of str to array of shape ``shape``
-        float64 ``count`` and ``total`` of the values, ``pairs`` and ``squares`` of the differences of
-        successive ones; and the ``first`` and ``last`` projection, by which scans are joined.
+        ``count`` and ``total`` of the logarithms, ``pairs`` and ``squares`` of the differences of successive
+        ones, and the ``first`` and ``last`` of them, by which scans are joined. The counts are float64, or
+        numbers where nothing is left out.
     """
-    xp = namespace(values)
-    sums = {"first": values[0, ...], "last": values[-1, ...]}
-    chain = values if before is None else xp.concat([before[None, ...], values], axis=0)
-    n_before = chain.shape[0] - values.shape[0]
+    xp = namespace(logs)
     with np.errstate(invalid="ignore", over="ignore"):
-        whole = bool(xp.all(xp.isfinite(xp.sum(chain, axis=0))))
+        total = sum_of_products(logs)
+        steps = [logs[1:, ...] - logs[:-1, ...]] + ([] if before is None else [logs[:1, ...] - before])
+        whole = bool(xp.all(xp.isfinite(total if before is None else total + before)))
     if whole:  # then nothing needs to be counted or masked
-        ones = xp.ones_like(values[0, ...], dtype=xp.float64)
-        count, pairs = ones * values.shape[0], ones * (chain.shape[0] - 1)
-        steps = chain[1:, ...] - chain[:-1, ...]
+        count, pairs = float(logs.shape[0]), float(sum(step.shape[0] for step in steps))
     else:
-        finite = xp.isfinite(chain)
-        chain = xp.where(finite, chain, xp.zeros_like(chain))
-        both = finite[1:, ...] & finite[:-1, ...]
-        steps = xp.where(both, chain[1:, ...] - chain[:-1, ...], xp.zeros_like(both, dtype=chain.dtype))
-        count, pairs = (
-            xp.sum(xp.astype(where, xp.float64), axis=0) for where in (finite[n_before:, ...], both)
-        )
-    return sums | {
+        finite, both = xp.isfinite(logs), [xp.isfinite(step) for step in steps]
+        count = xp.sum(xp.astype(finite, xp.float64), axis=0)
+        pairs = sum(xp.sum(xp.astype(known, xp.float64), axis=0) for known in both)
+        total = sum_of_products(xp.where(finite, logs, xp.zeros_like(logs)))
+        steps = [xp.where(k, step, xp.zeros_like(step)) for k, step in zip(both, steps, strict=True)]
+    return {
+        "first": logs[0, ...],
+        "last": logs[-1, ...],
         "count": count,
-        "total": xp.astype(sum_of_products(chain[n_before:, ...]), xp.float64),
+        "total": xp.astype(total, xp.float64),
         "pairs": pairs,
-        "squares": xp.astype(sum_of_products(steps, steps), xp.float64),
+        "squares": xp.astype(sum(sum_of_products(step, step) for step in steps), xp.float64),
     }
 
 
-def add_run(total: dict[str, Array], values: Array) -> None:
+def add_run(total: dict[str, Array], logs: Array) -> None:
     """Add the run that follows to what was summed of a scan, in place; to nothing, if it is the first.
 
     Parameters
     ----------
     total : dict of str to array
         What :func:`scan_sums` gave, or nothing.
-    values : array of shape (n_projections, *shape), floating
-        What :func:`attenuation` gave.
+    logs : array of shape (n_projections, *shape), floating
+        What :func:`logarithm` gave.
     """
-    run = scan_sums(values, total.get("last"))
+    run = scan_sums(logs, total.get("last"))
     for name in SUMMED:
         if name in total:
             total[name] += run[name]
@@ -192,7 +188,7 @@ def offsets(sums: Sums, variance: Float64, window: float, n_std: float) -> Offse
     judged = (rows["count"] > 0) & (rows["pairs"] > 0) & np.isfinite(v)
     v = np.where(judged, v, 0.0)
     count, pairs = np.maximum(rows["count"], 1), np.maximum(rows["pairs"], 1)
-    mean = rows["total"] / count
+    mean = -rows["total"] / count
     noise = rows["squares"] / (2 * pairs * count)
     e = np.where(judged, mean - _course(mean, judged, window), 0.0)
     total = v + noise + _object_variance(e, v + noise, judged)
