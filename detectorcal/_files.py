@@ -234,9 +234,7 @@ def refuse_existing(path: _typing.Path, *, overwrite: bool = False) -> None:
             f"`{path}` cannot be written: the folder `{target.parent}` does not exist. Create it first."
         )
     if target.exists() and not overwrite:
-        raise OutputExistsError(
-            f"`{path}` exists already. Pass overwrite=True (`--overwrite` in a shell) to replace it."
-        )
+        raise OutputExistsError(f"`{path}` exists already. Pass `overwrite=True` to replace it.")
 
 
 def recover_folder(path: _typing.Path) -> None:

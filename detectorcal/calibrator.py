@@ -614,7 +614,8 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         if self.n_frames_seen_ == 1:
             warn(
                 "the sweep has one frame: the fit has no standard errors, and its pattern includes the "
-                "whole noise of that frame. Record a sweep of many frames."
+                "whole noise of that frame. Record a sweep of many frames; a file of lines, as a line "
+                "detector records them, is read by `line=True`."
             )
         self._warn_of_saturation()
         self._warn_of_lost_frames()
@@ -935,7 +936,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         if self.dark_ is None:
             raise InputError(
                 "this calibration was fitted with one dark per frame and has none of its own: give the dark "
-                "of the images, `dark=` (`--dark` in a shell)."
+                "of the images, `dark=`."
             )
         return self.dark_
 

@@ -242,7 +242,7 @@ def test_files(cal, sweep, tmp_path):
     text.write_text("no calibration")
     with pytest.raises(FileFormatError, match=r"text\.h5"):
         DetectorCalibrator.load(text)
-    with pytest.raises(OutputExistsError, match=r"text\.h5.*overwrite=True"):
+    with pytest.raises(OutputExistsError, match=r"text\.h5.*`overwrite=True`"):
         cal.save(text)
     assert text.read_text() == "no calibration"
     np.save(tmp_path / "sweep.npy", sweep)

@@ -204,16 +204,19 @@ def test_version_and_help(capsys):
         ("fit sweep.tif -o x.png", ".png"),
         ("fit sweep.tif -o nowhere/x.h5", "nowhere"),
         ("fit sweep.tif", "--output"),
-        ("fit sweep.tif --sigma -1 -o x.h5", "`sigma`"),
+        ("fit sweep.tif --sigma -1 -o x.h5", "`--sigma`"),
         ("fit sweep.tif --sigma wide -o x.h5", "--sigma"),
-        ("fit sweep.tif --dark scan.tif --dark-per-frame -o x.h5", "`dark`"),
-        ("fit sweep.tif --dark small.tif -o x.h5", "`dark`"),
+        ("fit sweep.tif --dark scan.tif --dark-per-frame -o x.h5", "`--dark`"),
+        ("fit sweep.tif --dark small.tif -o x.h5", "`--dark`"),
         ("fit text.tif -o x.h5", "text.tif"),
         ("fit cut.tif -o x.h5", "cut.tif"),
         ("fit sweep.tif -o sweep.tif", "sweep.tif"),
         ("correct scan.tif -c sweep.tif -o x.h5", "sweep.tif"),
-        ("correct scan.tif -c cal.h5 --sigma 3 -o x.h5", "`sigma`"),
-        ("correct small.tif -c cal.h5 -o x.h5", "`X`"),
+        ("correct scan.tif -c cal.h5 --sigma 3 -o x.h5", "`--sigma`"),
+        ("fit sweep.tif --batch-size x -o x.h5", "`--batch-size`"),
+        ("fit sweep.tif --dark darks.tif -o cal.h5", "Pass `--overwrite`"),
+        ("correct small.tif -c cal.h5 -o x.h5", "`IMAGE`"),
+        ("correct scan.tif -c cal.h5 --flat small.tif -o x.h5", "`--flat`"),
         ("inspect text.tif", "text.tif"),
         ("inspect scan.tif", "`inspect` shows what"),
         ("inspect cal.h5 --projections 0", "--projections"),
@@ -266,6 +269,7 @@ def test_warnings_are_one_line(files, scene, capsys):
     run("fit", "one.tif", "-o", "cal.h5")
     err = capsys.readouterr().err
     assert err.startswith("detectorcal: warning: the sweep has one frame")
+    assert "by `--line`." in err
     assert err.count("\n") == 1
 
 
@@ -396,7 +400,7 @@ def test_policies_and_logarithm_equal_python(files, scene):
     ("words", "said"),
     [
         (["--log"], "`--log` takes the logarithm of a transmission, which needs a flat"),
-        (["--flat", "flats.tif", "--invalid", "zero"], '`invalid` must be "nan", "clip" or a number'),
+        (["--flat", "flats.tif", "--invalid", "zero"], '`--invalid` must be "nan", "clip" or a number'),
         (["--flat", "flats.tif", "--defects", "mend"], "--defects"),
     ],
 )

@@ -299,9 +299,9 @@ def test_command(command, tmp_path, output, words, chunks):
     [
         ("out.h5", ["--compression", "zip"], "gzip, lzf; with the extra `codecs` also"),
         ("out.npy", ["--compression", "gzip"], "for HDF5, zarr and TIFF outputs"),
-        ("out.tif", ["--chunks", "2"], "`chunks` are for HDF5 and zarr outputs"),
+        ("out.tif", ["--chunks", "2"], "`--chunks` are for HDF5 and zarr outputs"),
         ("out.h5", ["--chunks", "2x0x3"], "a shape as in 8x256x256, not '2x0x3'"),
-        ("out.h5", ["--chunks", "2x3"], "`chunks` must be 3 positive integers"),
+        ("out.h5", ["--chunks", "2x3"], "`--chunks` must be 3 positive integers"),
         ("out.h5", ["--chunks", "60x40x50"], "as asked"),
         (
             "out.h5",

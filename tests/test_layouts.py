@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detectorcal import DetectorCalibrator
-from detectorcal._errors import DamagedFileError, DetectorcalError, MissingFileError
+from detectorcal._errors import DamagedFileError, DetectorcalError, FileFormatError, MissingFileError
 from detectorcal.cli import main
 from detectorcal.io import _rest, create_frames, open_frames, read_attributes, resume_frames
 from detectorcal.io._partial import identity
@@ -48,6 +48,19 @@ def check_scan(path: object) -> None:
         np.testing.assert_array_equal(scan.darks[:], FRAMES[KEY == 2])
         np.testing.assert_array_equal(scan.angles, ANGLES[PROJECTIONS])
         np.testing.assert_array_equal(scan.flats.frames, [2, 7, 10])  # when they were taken
+
+
+def test_refused_without_an_image_key(tmp_path):
+    """A scan with flats and darks among its projections would be corrected as if it were all projections."""
+    with h5py.File(tmp_path / "scan.nxs", "w") as file:
+        entry = lay_out(file)
+        del entry["instrument/detector/image_key"]
+        entry["definition"] = "NXtomo"
+    named = tmp_path / "scan.nxs:/entry/instrument/detector/data"
+    with pytest.raises(FileFormatError, match=r"no image_key.*scan\.nxs:/entry/instrument/detector/data`"):
+        open_frames(tmp_path / "scan.nxs")
+    with open_frames(named) as frames:
+        np.testing.assert_array_equal(frames[:], FRAMES)
 
 
 # --- found wherever they are

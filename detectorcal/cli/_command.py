@@ -1,13 +1,16 @@
-"""What all commands are made of: help under headings, and names that a shell completes to files."""
+"""What all commands share: help under headings, messages in a shell's words, names that it completes."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-__all__ = ["FILE", "FOLDER", "Command", "Group"]
+from detectorcal._errors import DetectorcalError
+
+__all__ = ["FILE", "FOLDER", "Command", "Group", "in_words_of"]
 
 COLUMN = 26
 """Widest names of options that their description stands beside."""
@@ -28,8 +31,23 @@ HEADINGS: dict[str, tuple[str, ...]] = {
 """Options by heading, as their parameters are called."""
 
 
+PARAMETER = re.compile(r"`(\w+)(?:=([^`]*))?`")
+"""A parameter in a message of the package, with or without its value: ```sigma```, ```sigma=50```."""
+
+OTHERWISE = {"n_jobs": "jobs"}
+"""Parameters of the package whose options have other names."""
+
+
 class Command(click.Command):
-    """A command whose help has its options under headings."""
+    """A command whose help has its options under headings, and whose errors name them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except DetectorcalError as error:
+            error.args = (in_words_of(self, str(error)),)
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options; of a pair, such as ``--with/--without``, the one that changes something."""
@@ -45,6 +63,37 @@ class Command(click.Command):
             if records:
                 with formatter.section(heading):
                     formatter.write_dl([(names.ljust(width), text) for names, text in records], width)
+
+
+def in_words_of(command: click.Command, message: str) -> str:
+    """Give a message of the package with its parameters called as a command calls them.
+
+    Examples
+    --------
+    >>> import click
+    >>> from detectorcal.cli._command import in_words_of
+    >>> command = click.Command("fit", params=[click.Argument(["sweep"]), click.Option(["--batch-size"])])
+    >>> in_words_of(command, "`X` has 1 frame; `batch_size=8` is too much, and `b` unknown.")
+    '`SWEEP` has 1 frame; `--batch-size 8` is too much, and `b` unknown.'
+    """
+    words = {
+        name.lstrip("-").replace("-", "_"): name
+        for option in command.params
+        for name in option.opts
+        if name.startswith("--")
+    }
+    for argument in command.params:
+        if isinstance(argument, click.Argument):
+            words.setdefault("X", argument.make_metavar(click.Context(command)))
+
+    def told(found: re.Match[str]) -> str:
+        word = words.get(OTHERWISE.get(found[1], found[1]))
+        if word is None:
+            return found[0]
+        value = "" if found[2] in (None, "", "True") else " " + found[2].strip("\"'")
+        return f"`{word}{value}`"
+
+    return PARAMETER.sub(told, message)
 
 
 class Group(click.Group):

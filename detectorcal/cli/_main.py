@@ -11,7 +11,7 @@ from rich.console import Console
 
 from detectorcal._errors import DetectorcalError, DetectorcalWarning
 from detectorcal._version import __version__
-from detectorcal.cli._command import Group
+from detectorcal.cli._command import Group, in_words_of
 from detectorcal.cli._correct import correct
 from detectorcal.cli._demo import run_demo
 from detectorcal.cli._fit import fit
@@ -79,7 +79,9 @@ def _fail(message: str, code: int) -> None:
 
 
 def _warn(message: object, *_: object, **__: object) -> None:
-    complain(f"detectorcal: warning: {' '.join(str(message).split())}")
+    context = click.get_current_context(silent=True)
+    told = str(message) if context is None else in_words_of(context.command, str(message))
+    complain(f"detectorcal: warning: {' '.join(told.split())}")
 
 
 @click.group(

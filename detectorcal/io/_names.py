@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from detectorcal import _typing
-from detectorcal._errors import DamagedFileError, FileFormatError, InputError, MissingFileError
+from detectorcal._errors import (
+    DamagedFileError,
+    DetectorcalError,
+    FileFormatError,
+    InputError,
+    MissingFileError,
+)
 from detectorcal._files import is_zarr_store
 
 FORMATS = {
@@ -113,13 +119,24 @@ def _unknown(name: Path) -> str:
     return f"`{name}` has the suffix {name.suffix!r}; known are {', '.join(FORMATS)} (.npz for reading only)."
 
 
-def describe(path: Path) -> str:
-    """Say what a file is, from its first bytes."""
+def kind_of(path: Path) -> str | None:
+    """Say what a file is, from its first bytes; None where these are not known."""
     with path.open("rb") as file:
         head = file.read(16)
-    if not head:
-        return "empty"
-    return next((text for magic, text in _MAGIC.items() if head.startswith(magic)), "of an unknown kind")
+    return next((text for magic, text in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def not_as_named(path: Path, wanted: str) -> DetectorcalError:
+    """Give the error about a file that is not what its name says."""
+    if not path.stat().st_size:
+        return DamagedFileError(f"`{path}` is empty, although it is named like {wanted}.")
+    kind = kind_of(path)
+    if kind is None:
+        return FileFormatError(
+            f"`{path}` should be {wanted}, but begins like no file that is known here. Is it a whole copy, "
+            "and of data?"
+        )
+    return FileFormatError(f"`{path}` should be {wanted}, but is {kind}. Correct its suffix.")
 
 
 def is_numeric(dtype: Any) -> bool:
@@ -147,5 +164,7 @@ def stack_shape(shape: _typing.Shape, line: bool, name: object) -> _typing.Shape
     wanted = 2 if line else 3
     if wanted - 1 <= len(shape) <= wanted:
         return (1,) * (wanted - len(shape)) + shape
-    axes = "(n_frames, width), as line=True asks" if line else "(n_frames, height, width) or (height, width)"
+    axes = (
+        "(n_frames, width), as `line=True` asks" if line else "(n_frames, height, width) or (height, width)"
+    )
     raise FileFormatError(f"`{name}` must have the shape {axes}, but has {shape}.")

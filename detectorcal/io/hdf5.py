@@ -16,7 +16,7 @@ from detectorcal.io import layouts
 from detectorcal.io._checks import check_dataset, damaged, files_of
 from detectorcal.io._compression import hdf5_filters
 from detectorcal.io._external import ExternalReader
-from detectorcal.io._names import Location, describe, is_numeric, native, stack_shape
+from detectorcal.io._names import Location, is_numeric, kind_of, native, not_as_named, stack_shape
 from detectorcal.io._nodes import broken, dangling, identity, join, members
 from detectorcal.io._rest import Pending, Rest
 from detectorcal.io._stack import FrameStack, Reader, Window
@@ -201,11 +201,8 @@ class _Hdf5Reader:
 def _open(path: Path) -> Any:
     import h5py
 
-    kind = describe(path)
-    if kind == "empty":
-        raise DamagedFileError(f"`{path}` is empty, although it is named like an HDF5 file.")
-    if not h5py.is_hdf5(path) and kind != "an HDF5 file":
-        raise FileFormatError(f"`{path}` should be an HDF5 file, but is {kind}. Correct its suffix.")
+    if not h5py.is_hdf5(path) and kind_of(path) != "an HDF5 file":
+        raise not_as_named(path, "an HDF5 file")
     try:
         return h5py.File(path, "r", locking="best-effort")
     except (PermissionError, BlockingIOError):

@@ -71,6 +71,7 @@ def find(group: Any, location: Location) -> Tomography | None:
     found = _dxchange(group, location)
     if found is None:
         _refuse_dangling(group, location)
+        _refuse_keyless(group, location)
     return found
 
 
@@ -80,6 +81,20 @@ def _refuse_dangling(group: Any, location: Location) -> None:
         for place in (*_DATA_PLACES, "exchange/data"):
             if (found := dangling(entry, place)) is not None:
                 raise broken(f"{location.path}:{join(path, found[0])}", location.path, found[1])
+
+
+def _refuse_keyless(group: Any, location: Location) -> None:
+    """Raise if a file says that it is NXtomo and nothing tells its projections from its flats and darks."""
+    for path, entry in _groups(group, location.inside):
+        place, definition = _frames(entry), get(entry, "definition")
+        if place is not None and is_dataset(definition) and definition.size == 1:
+            text = np.asarray(definition[()]).item()
+            if (text.decode(errors="replace") if isinstance(text, bytes) else text) == "NXtomo":
+                raise FileFormatError(
+                    f"`{location.path}:{path}` says that it is NXtomo, but no image_key tells projections "
+                    "from flats and darks. If all frames are wanted, name them, as in "
+                    f"`{location.path.name}:{join(path, place)}`."
+                )
 
 
 def entry_of(layout: str, name: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from detectorcal._errors import DamagedFileError, FileFormatError
 from detectorcal._typing import Shape
-from detectorcal.io._names import Location, describe, native, stack_shape
+from detectorcal.io._names import Location, native, not_as_named, stack_shape
 from detectorcal.io._stack import ArrayReader, FrameStack, Window
 from detectorcal.io._writer import Plan, RawSink, Sink
 
@@ -100,10 +100,8 @@ class _NpzReader:
 def _check_kind(path: Path, magic: bytes, wanted: str) -> None:
     with path.open("rb") as file:
         head = file.read(len(magic))
-    if not head:
-        raise DamagedFileError(f"`{path}` is empty, although it is named like {wanted}.")
     if head != magic:
-        raise FileFormatError(f"`{path}` should be {wanted}, but is {describe(path)}. Correct its suffix.")
+        raise not_as_named(path, wanted)
 
 
 def _header(file: Any, location: Location) -> _Header:

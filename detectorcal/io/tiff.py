@@ -28,7 +28,7 @@ from detectorcal._errors import (
 )
 from detectorcal._files import reading
 from detectorcal._typing import Shape
-from detectorcal.io._names import FORMATS, Location, describe, is_pattern, native, stack_shape
+from detectorcal.io._names import FORMATS, Location, is_pattern, kind_of, native, not_as_named, stack_shape
 from detectorcal.io._stack import ArrayReader, FrameStack, Reader, Window
 from detectorcal.io._tiff_pages import RESERVED, create
 
@@ -113,11 +113,8 @@ def _open_pages(path: Path) -> tuple[Any, list[Any], Any]:
     """Return the open file, its pages of one shape, and the series if it is one contiguous block."""
     import tifffile
 
-    kind = describe(path)
-    if kind == "empty":
-        raise DamagedFileError(f"`{path}` is empty, although it is named like a TIFF file.")
-    if "TIFF" not in kind:
-        raise FileFormatError(f"`{path}` should be a TIFF file, but is {kind}. Correct its suffix.")
+    if "TIFF" not in (kind_of(path) or ""):
+        raise not_as_named(path, "a TIFF file")
     tif = None
     with _listening() as heard:
         try:

@@ -147,7 +147,7 @@ def dark_of(calibrator: DetectorCalibrator, dark: Any, whose: str) -> Float64:
     if calibrator.dark_ is None:
         raise InputError(
             "this calibration was fitted with one dark per frame and has none of its own: give that of "
-            f"{whose}, `dark=` (`--dark` in a shell)."
+            f"{whose}, `dark=`."
         )
     return calibrator.dark_
 
