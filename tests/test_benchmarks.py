@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import __main__ as benchmark
-from tests.benchmarks import growth, jobs, memory, old, smoothing, tables
+from tests.benchmarks import beyond, growth, jobs, memory, old, smoothing, tables
 from tests.benchmarks.frames import make_sweep
 from tests.benchmarks.machine import describe_machine
 from tests.benchmarks.sizes import Sizes
@@ -92,6 +92,30 @@ def test_fit_from_file(sweep, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_curves_are_held_against_lines(tmp_path):
+    for table, job in (
+        (beyond.fit_curves(TOY), "fit, {}, {}"),
+        (beyond.correct_curves(TOY, tmp_path), "transform, {}, in memory, {}"),
+        (beyond.correct_curves(TOY, tmp_path), "transform, {}, file to file, {}"),
+    ):
+        rows = rows_by_job(table)
+        assert_timed(rows)
+        for cores in ("1 core", "all cores"):
+            line, curve = (rows[job.format(method, cores)] for method in ("croton", "curved"))
+            assert curve[beyond.TIMES_CROTON] == pytest.approx(curve[MS] / line[MS])
+            assert line[beyond.TIMES_CROTON] == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_ring_pass_is_held_against_reading(tmp_path):
+    rows = rows_by_job(beyond.ring_pass(TOY, tmp_path))
+    assert_timed(rows)
+    for name in ("transmissions", "raw"):
+        row = rows[f"first pass, {name}, from file"]
+        assert row[beyond.TIMES_READ] == pytest.approx(row[MS] / rows[f"bare read, {name}"][MS])
+    assert not list(tmp_path.iterdir())
+
+
 def test_smoothing():
     table = smoothing.smooth_frames(TOY)
     rows = {row["job"]: row for row in table.rows}
@@ -164,7 +188,7 @@ def test_a_whole_run_writes_both_files(tmp_path, monkeypatch, capsys):
     benchmark.main([str(word) for word in words])
     measured = json.loads(figures.read_text())
     printed, written = capsys.readouterr().out, page.read_text()
-    assert len(measured["tables"]) == 7
+    assert len(measured["tables"]) == 10
     for table in measured["tables"].values():
         assert f"### {table['title']}" in printed
         assert f"### {table['title']}" in written

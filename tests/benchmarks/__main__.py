@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import growth, jobs, memory, smoothing
+from tests.benchmarks import beyond, growth, jobs, memory, smoothing
 from tests.benchmarks.frames import make_sweep
 from tests.benchmarks.machine import describe_machine
 from tests.benchmarks.old import install_old, old_version
@@ -83,6 +83,9 @@ def measure(sizes: Sizes, folder: Path, python_of_old: Path | None) -> dict[str,
 
 
 def _other_sections(sizes: Sizes, folder: Path) -> Iterator[tuple[str, Table]]:
+    yield "fit of curves", beyond.fit_curves(sizes)
+    yield "correction by curves", beyond.correct_curves(sizes, folder)
+    yield "ring pass", beyond.ring_pass(sizes, folder)
     yield "smoothing", smoothing.smooth_frames(sizes)
     yield "factors", smoothing.build_factors(sizes)
     yield "growth with frames", growth.grow_frames(sizes)

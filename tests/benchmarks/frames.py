@@ -65,3 +65,18 @@ def write_hdf5(path: Path, name: str, frames: np.ndarray, n_frames: int, *, chun
         for start in range(0, n_frames, FILL_FRAMES):
             rows = np.arange(start, min(start + FILL_FRAMES, n_frames)) % len(frames)
             data[start : start + len(rows)] = frames[rows]
+
+
+def read_hdf5(path: Path, name: str, buffer: np.ndarray) -> None:
+    """Read a dataset batch by batch into one array: what no reader can do without."""
+    with h5py.File(path) as file:
+        data = file[name]
+        for start in range(0, len(data), len(buffer)):
+            part = slice(start, min(start + len(buffer), len(data)))
+            data.read_direct(buffer, np.s_[part], np.s_[: part.stop - start])
+
+
+def stack_named(sweep: np.ndarray) -> str:
+    """Say what a stack is."""
+    n, height, width = sweep.shape
+    return f"{n} {sweep.dtype} frames of {height}x{width}"

@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from detectorcal import DetectorCalibrator
 from detectorcal.io import open_frames
 from tests.benchmarks import old as old_version
-from tests.benchmarks.frames import flat_of, write_hdf5
+from tests.benchmarks.frames import flat_of, read_hdf5, stack_named, write_hdf5
 from tests.benchmarks.old import Old
 from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.tables import Row, Table
@@ -54,7 +53,7 @@ def fit_in_memory(sweep: np.ndarray, dark: np.ndarray, sizes: Sizes, old: Old | 
         jobs[old_version.NAME] = Job(old.fit, n, ready=True, most_turns=sizes.old_fits)
     rows = timed_rows(jobs, sizes.turns)
     _add_floor_and_old(rows, FIT_FLOOR)
-    note = f"{_stack(sweep)} in memory, sigma {sizes.sigma:g}; the floor runs on one core."
+    note = f"{stack_named(sweep)} in memory, sigma {sizes.sigma:g}; the floor runs on one core."
     if old is not None:
         ours = DetectorCalibrator(sizes.sigma, n_jobs=-1).fit(sweep, dark=dark).coef_
         apart = np.abs(old.coefficients() / ours - 1).max()
@@ -74,7 +73,7 @@ def fit_from_file(sweep: np.ndarray, dark: np.ndarray, sizes: Sizes, folder: Pat
             calibrator.fit(stack, dark=dark)
 
     buffer = np.zeros_like(sweep[: max(1, READ_BYTES // sweep[0].nbytes)])
-    jobs = {f"bare read, {layout}": Job(partial(_read, path, layout, buffer), n) for layout in layouts}
+    jobs = {f"bare read, {layout}": Job(partial(read_hdf5, path, layout, buffer), n) for layout in layouts}
     parts: dict[str, tuple[str, str]] = {}
     for n_jobs, cores in CORES.items():
         calibrator = DetectorCalibrator(sizes.sigma, n_jobs=n_jobs)
@@ -90,18 +89,10 @@ def fit_from_file(sweep: np.ndarray, dark: np.ndarray, sizes: Sizes, folder: Pat
         row[TIMES_PARTS] = row["ms per frame"] / sum(whole) if whole else None
     path.unlink()
     note = (
-        f"{_stack(sweep)}, croton, HDF5 without compression, in the page cache. A bare read is "
+        f"{stack_named(sweep)}, croton, HDF5 without compression, in the page cache. A bare read is "
         "`h5py.Dataset.read_direct`, in batches as large as fit reads."
     )
     return Table("Fit, from a file", note, rows)
-
-
-def _read(path: Path, name: str, buffer: np.ndarray) -> None:
-    with h5py.File(path) as file:
-        data = file[name]
-        for start in range(0, len(data), len(buffer)):
-            part = slice(start, min(start + len(buffer), len(data)))
-            data.read_direct(buffer, np.s_[part], np.s_[: part.stop - start])
 
 
 def correct_in_memory(sweep: np.ndarray, dark: np.ndarray, sizes: Sizes, old: Old | None) -> Table:
@@ -124,9 +115,9 @@ def correct_in_memory(sweep: np.ndarray, dark: np.ndarray, sizes: Sizes, old: Ol
     rows = timed_rows(jobs, sizes.turns)
     _add_floor_and_old(rows, CORRECT_FLOOR)
     note = (
-        f"{_stack(sweep)} to float32, with dark and flat, into `out=` (0.0.1 and algotom: into new arrays). "
-        "Ours and 0.0.1 also multiply by coefficients; the others are a plain flat field. NumPy, algotom, "
-        "0.0.1 and the floor run on one core."
+        f"{stack_named(sweep)} to float32, with dark and flat, into `out=` (0.0.1 and algotom: into new "
+        "arrays). Ours and 0.0.1 also multiply by coefficients; the others are a plain flat field. NumPy, "
+        "algotom, 0.0.1 and the floor run on one core."
     )
     return Table("Correct, in memory", note, rows)
 
@@ -177,8 +168,3 @@ def _add_floor_and_old(rows: list[Row], floor: str) -> None:
     floor_ms, old_ms = milliseconds(rows, floor), milliseconds(rows, old_version.NAME)
     add_ratios(rows, TIMES_FLOOR, lambda ms: ms / floor_ms if floor_ms else None)
     add_ratios(rows, OLD_OVER_THIS, lambda ms: old_ms / ms if old_ms else None)
-
-
-def _stack(sweep: np.ndarray) -> str:
-    n, height, width = sweep.shape
-    return f"{n} {sweep.dtype} frames of {height}x{width}"
