@@ -79,11 +79,9 @@ class Maps(NamedTuple):
         if curvature is None:
             return cls(dark.astype(dtype), scale.astype(dtype))
         with np.errstate(divide="ignore", invalid="ignore"):
-            half = 0.5 / scale
-            square = half**2
-            return cls(
-                dark.astype(dtype), None, *(m.astype(dtype) for m in (half, square, square * curvature))
-            )
+            half = (0.5 / scale).astype(dtype)
+            square = half * half
+            return cls(dark.astype(dtype), None, half, square, square * curvature.astype(dtype))
 
     def each(self, change: Callable[[Array], Array]) -> Maps:
         """Give the maps with each of them changed, as by moving them to a device."""
