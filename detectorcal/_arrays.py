@@ -47,6 +47,13 @@ def is_numpy(array: Any) -> bool:
     return isinstance(array, np.ndarray)
 
 
+def is_floating(array: Any) -> bool:
+    """Whether an array holds floating-point numbers."""
+    if is_numpy(array):
+        return bool(array.dtype.kind == "f")  # at once, as in `namespace`
+    return bool(namespace(array).isdtype(array.dtype, "real floating"))
+
+
 def is_dask(array: Any) -> bool:
     """Whether this is a Dask array; does not import Dask."""
     return bool(array_api_compat.is_dask_array(array))

@@ -272,9 +272,9 @@ def _correct_batch(raw: Any, work: Steps | Deviation, out: Any, threads: Threads
 
     def correct_piece(piece: tuple[slice, int]) -> Counts:
         part, i = piece
-        work = here[i].part(part).of_frames()
-        corrected, counts = work.run(raw[part, blocks[i]], out[part, blocks[i]])
-        return work.complete(corrected)[1].add(counts)
+        mine = here[i] if work.maps.alike else here[i].part(part).of_frames()
+        corrected, counts = mine.run(raw[part, blocks[i]], out[part, blocks[i]])
+        return mine.complete(corrected)[1].add(counts)
 
     # rows outside: their part of the maps stays in cache over the frames
     pieces = [(part, i) for i in range(len(blocks)) for part in cut(len(raw), n_frames)]

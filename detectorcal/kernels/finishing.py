@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detectorcal._arrays import is_numpy, namespace
+from detectorcal._arrays import is_floating, is_numpy, namespace
 from detectorcal._typing import Array
 from detectorcal.kernels.correction import Maps, Rejection, ScanMaps, correct
 from detectorcal.kernels.interpolation import Neighbours
@@ -143,9 +143,9 @@ class Steps(NamedTuple):
 
 def _finite(frames: Array) -> Array | None:
     """Tell where raw frames are numbers; None where all are."""
-    xp = namespace(frames)
-    if not xp.isdtype(frames.dtype, "real floating"):
+    if not is_floating(frames):
         return None
+    xp = namespace(frames)
     finite = xp.isfinite(frames)
     return None if bool(xp.all(finite)) else finite
 
