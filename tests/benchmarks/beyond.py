@@ -25,7 +25,7 @@ TIMES_READ = "times the bare read"
 
 def fit_curves(sizes: Sizes) -> Table:
     """Fit curves, also with the read noise in their weights, and straight lines."""
-    sweep, dark = make_sweep(sizes.n_frames, sizes.shape)
+    sweep, dark = make_sweep(sizes.n_frames, sizes.shape, curved=True)
     darks = _darks(dark)
     kinds = {"croton": ("croton", dark), "curved": ("curved", dark), "curved, 20 darks": ("curved", darks)}
     jobs = {}
@@ -37,15 +37,15 @@ def fit_curves(sizes: Sizes) -> Table:
     rows = timed_rows(jobs, sizes.turns)
     _add_times_croton(rows, {job: f"fit, croton, {job.rpartition(', ')[2]}" for job in jobs})
     note = (
-        f"{stack_named(sweep)} in memory, sigma {sizes.sigma:g}. With a stack of darks, read noise weighs "
-        "the frames."
+        f"{stack_named(sweep)} in memory, sigma {sizes.sigma:g}. Pixels lose 4 % at 4000 DN, +- 30 % of that "
+        "from pixel to pixel. With a stack of darks, read noise weighs the frames."
     )
     return Table("Fit of curves", note, rows)
 
 
 def correct_curves(sizes: Sizes, folder: Path) -> Table:
     """Correct by curves and by straight lines, in memory and from file to file."""
-    sweep, dark = make_sweep(sizes.n_frames, sizes.shape)
+    sweep, dark = make_sweep(sizes.n_frames, sizes.shape, curved=True)
     raw, path, n = folder / "raw.h5", folder / "corrected.h5", len(sweep)
     write_hdf5(raw, "data", sweep, n, chunked=False)
     out = np.zeros(sweep.shape, np.float32)
@@ -71,8 +71,8 @@ def correct_curves(sizes: Sizes, folder: Path) -> Table:
     raw.unlink()
     path.unlink()
     note = (
-        f"{stack_named(sweep)} to float32, with dark and flat; the files are HDF5, the input in the page "
-        "cache. A file is whole and synced at the end."
+        f"{stack_named(sweep)} of such pixels to float32, with dark and flat. The files are HDF5, the input "
+        "in the page cache, the output whole and synced at the end."
     )
     return Table("Correction by curves", note, rows)
 

@@ -12,6 +12,9 @@ LEVELS_DN = (500.0, 4000.0)
 """First and last step of the ladder: above the 300 DN under which 0.0.1 leaves frames out."""
 
 PIXEL_SPREAD = 0.02
+BEND, BEND_SPREAD = 0.04, 0.3
+"""What pixels that curve lose at the last step, as a share, and how much that differs from pixel to pixel."""
+
 DARK_DN, DARK_SPREAD_DN = 100.0, 2.0
 DISTINCT = 50
 """Frames made where many are wanted; then they come again, since noise takes longer to make than to fit."""
@@ -20,7 +23,7 @@ FILL_FRAMES = 16
 
 
 def make_sweep(
-    n_frames: int, shape: tuple[int, int], distinct: int | None = None
+    n_frames: int, shape: tuple[int, int], distinct: int | None = None, *, curved: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make a sweep and its dark: a linear ladder, pixels that differ, noise as of one DN per electron.
 
@@ -32,6 +35,8 @@ def make_sweep(
         Detector.
     distinct : int, optional
         Frames to make before they repeat; all by default.
+    curved : bool, default=False
+        Whether each pixel's response bends by itself.
 
     Returns
     -------
@@ -42,9 +47,12 @@ def make_sweep(
     distinct = min(n_frames, distinct or n_frames)
     response = 1 + PIXEL_SPREAD * rng.standard_normal(shape, np.float32)
     dark = DARK_DN + DARK_SPREAD_DN * rng.standard_normal(shape)
+    differ = 1 + BEND_SPREAD * rng.standard_normal(shape, np.float32) if curved else 0
+    bend = np.float32(BEND / LEVELS_DN[1]) * differ
     sweep = np.empty((n_frames, *shape), np.uint16)
     for i, level in enumerate(np.linspace(*LEVELS_DN, distinct, dtype=np.float32)):
         signal = level * response
+        signal *= 1 - bend * signal
         sweep[i] = np.rint(signal + np.sqrt(signal) * rng.standard_normal(shape, np.float32) + dark)
     for i in range(distinct, n_frames):
         sweep[i] = sweep[i % distinct]
