@@ -50,6 +50,7 @@ __all__ = [
     "any_reaches",
     "as_frames",
     "copy_frames",
+    "correct_batch",
     "correct_frames",
     "count_batches",
     "mean_frame",
@@ -242,7 +243,7 @@ def correct_frames(
                 place.finish()
             else:
                 corrected = out[batch] if in_place else np.empty(raw.shape, work.dtype)
-                found = _correct_batch(raw, placed.part(batch), corrected, threads)
+                found = correct_batch(raw, placed.part(batch), corrected, threads)
             counts = counts.add(found)
             if not (on_host and in_place):
                 writer.write(batch, corrected)
@@ -259,7 +260,7 @@ def _new_result(shape: Shape, dtype: np.dtype) -> np.ndarray:
         ) from error
 
 
-def _correct_batch(raw: Any, work: Steps | Deviation, out: Any, threads: Threads) -> Counts:
+def correct_batch(raw: Any, work: Steps | Deviation, out: Any, threads: Threads) -> Counts:
     """Correct in pieces that stay in cache: runs of frames, rows of them unless all are needed."""
     if work.needs_frames:
         n_frames, blocks = _frames_per_part(raw), [slice(None)]

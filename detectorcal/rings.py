@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -122,7 +122,7 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         self.n_jobs = n_jobs
         self.batch_size = batch_size
 
-    def fit(self, X: Stack, y: Any = None) -> Self:
+    def fit(self, X: Stack | CorrectedFrames, y: Any = None) -> Self:
         """Learn one multiplier per pixel from all projections.
 
         Parameters
@@ -145,9 +145,12 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
             nothing of any pixel; if there are fewer than two projections, whose differences tell the noise.
         """
         variance = self.relative_variance()
-        X = _as_scan(X, variance.shape)
-        sums = sum_scan(X, validation.float_dtype(X.dtype), n_jobs=self.n_jobs, batch_size=self.batch_size)
-        _warn_of_left_out(sums, X.shape[0])
+        stack, correction = (X.stack, X.correction) if isinstance(X, CorrectedFrames) else (X, None)
+        stack = _as_scan(stack, variance.shape)
+        dtype = validation.float_dtype(stack.dtype)
+        work = None if correction is None else correction.steps(stack.shape[0], dtype)
+        sums = sum_scan(stack, dtype, work=work, n_jobs=self.n_jobs, batch_size=self.batch_size)
+        _warn_of_left_out(sums, stack.shape[0])
         if (correction := _correction_of(self.calibrator)) is not None:
             mean = np.exp(sums["total"] / np.maximum(sums["count"], 1))
             variance = correction.predict_std(mean) ** 2
@@ -155,7 +158,7 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
             found = offsets(sums, variance, float(self.window), float(self.n_std))
         self.multiplier_ = np.exp(found.removed)
         self.report_ = _report(found, variance)
-        self.n_projections_ = int(X.shape[0])
+        self.n_projections_ = int(stack.shape[0])
         self.detector_shape_ = variance.shape
         self.n_features_in_ = variance.size
         return self
@@ -260,37 +263,13 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         return validation.tags_of_frames(super().__sklearn_tags__())
 
 
-class CorrectedFrames:
-    """The frames of a stack, corrected as they are read: what a first pass over a raw scan sees.
+class CorrectedFrames(NamedTuple):
+    """The frames of a raw scan, to be corrected as they are looked through."""
 
-    Parameters
-    ----------
-    stack : stack of shape (n_frames, *detector_shape)
-        Raw frames, DN.
-    correction : Correction
-        What is made of them.
-    step : int
-        Frames that are best read together.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Of the stack.
-    dtype : dtype
-        Of the corrected frames.
-    step : int
-        As given.
-    """
-
-    def __init__(self, stack: Stack, correction: Correction, step: int) -> None:
-        self._stack = stack
-        self._correction = correction
-        self.shape: Shape = tuple(stack.shape)
-        self.dtype = validation.float_dtype(stack.dtype)
-        self.step = step
-
-    def __getitem__(self, batch: slice) -> Array:
-        return self._correction.part(batch).transform(self._stack[batch])
+    stack: Stack
+    """Shape (n_projections, *detector_shape), DN."""
+    correction: Correction
+    """What is made of them; it takes no logarithm."""
 
 
 def _variance_of(calibrator: Any) -> Float64:

@@ -34,6 +34,7 @@ from detectorcal._errors import DetectorcalWarning, InputError
 from detectorcal.cli import main
 from detectorcal.io import create_frames, open_frames
 from detectorcal.kernels.rings import join_scans, scan_sums
+from detectorcal.rings import CorrectedFrames
 from tests import reference
 
 SHAPE = (6, 50)
@@ -442,6 +443,28 @@ def expected_of(scanned, reject=None):
     rings = RingSuppressor(cal).fit(correction.transform(scan))
     both = Correction(correction.scale * rings.multiplier_, correction.dark, reject=reject)
     return both.transform(scan), rings
+
+
+@quietly
+@pytest.mark.parametrize("method", ["croton", "curved"])
+@pytest.mark.parametrize(
+    "options", [{}, {"reject": 8.0}, {"defects": "interpolate"}, {"defects": "nan", "invalid": "clip"}]
+)
+def test_raw_frames_are_corrected_on_the_way(scanned, method, options, monkeypatch):
+    """Block by block, or as whole frames where neighbours count: to the last bit as if corrected before."""
+    monkeypatch.setattr(_execution, "BLOCK_PIXELS", 200)  # several blocks, several frames of each
+    cal, flats, scan = scanned
+    sweep = np.random.default_rng(5).poisson(
+        np.linspace(500, 3000, 12)[:, None, None] * np.ones(cal.coef_.shape)
+    )
+    mask = np.zeros(cal.coef_.shape, bool)
+    mask[3, 4:6] = mask[0, 0] = True
+    fitted = DetectorCalibrator(8.0, method=method, mask=mask, batch_size=8).fit(sweep, dark=0)
+    correction = fitted.correction(flats).set_params(**options)
+    found = RingSuppressor(correction).fit(CorrectedFrames(scan, correction))
+    wanted = RingSuppressor(correction).fit(correction.transform(scan))
+    np.testing.assert_array_equal(found.multiplier_, wanted.multiplier_)
+    assert np.any(found.multiplier_ != 1)
 
 
 @pytest.mark.parametrize("output", ["out.h5", "out.tif", "out.zarr"])

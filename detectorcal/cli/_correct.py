@@ -192,4 +192,4 @@ def _find_rings(
         suppressor.fit(correction.transform(stack))
         return
     with progress_bar(len(frames), _pass(1, suppressor), quiet) as advance:
-        suppressor.fit(CorrectedFrames(Watched(frames, advance), correction, frames.step))
+        suppressor.fit(CorrectedFrames(Watched(frames, advance), correction))

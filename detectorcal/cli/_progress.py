@@ -31,6 +31,7 @@ class Watched:
         self._advance = advance
         self.shape = stack.shape
         self.dtype = stack.dtype
+        self.step = getattr(stack, "step", 1)
         self._seen = np.zeros(stack.shape[0], bool)
 
     def __getitem__(self, index: slice) -> Any:

@@ -10,8 +10,9 @@ import numpy as np
 
 from detectorcal import Correction, DetectorCalibrator, RingSuppressor
 from detectorcal._scan import sum_scan
+from detectorcal._typing import Stack
 from detectorcal.io import create_frames, open_frames
-from detectorcal.rings import CorrectedFrames
+from detectorcal.kernels.finishing import Steps
 from tests.benchmarks.frames import flat_of, make_sweep, read_hdf5, stack_named, write_hdf5
 from tests.benchmarks.jobs import CORES, READ_BYTES
 from tests.benchmarks.sizes import Sizes
@@ -88,12 +89,12 @@ def ring_pass(sizes: Sizes, folder: Path) -> Table:
     write_hdf5(path, "raw", sweep, n, chunked=False)
     write_hdf5(path, "transmissions", corrected, n, chunked=False)
 
-    def sums_of(stack: object) -> None:
-        sum_scan(stack, np.dtype(np.float32), n_jobs=-1, batch_size=None)
+    def sums_of(stack: Stack, work: Steps | None = None) -> None:
+        sum_scan(stack, np.dtype(np.float32), work=work, n_jobs=-1, batch_size=None)
 
     def from_file(name: str) -> None:
         with open_frames(f"{path}:/{name}") as frames:
-            sums_of(frames if name == "transmissions" else CorrectedFrames(frames, correction, 1))
+            sums_of(frames, correction.steps(n, np.dtype(np.float32)) if name == "raw" else None)
 
     jobs, reads = {}, {}
     for name, frames in (("transmissions", corrected), ("raw", sweep)):
