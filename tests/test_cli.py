@@ -292,6 +292,10 @@ def test_what_made_the_file_is_in_it(files):
         "correct scan.tif -c cal.h5 --flat flats.tif -o flats.tif --overwrite",
         "correct all.h5:/scan -c cal.h5 -o all.h5:/corrected --overwrite",
         "correct scan.tif -c cal.h5 -o all.h5:/corrected --overwrite",
+        "correct scan.tif -c cal.h5 --flat all.h5:scan -o all.h5 --overwrite",
+        "correct one_*.tif -c cal.h5 -o one_1.tif --overwrite",
+        "correct scan.tif -c cal.h5 --flat one_*.tif -o one_0.tif --overwrite",
+        "fit sweep.tif --dark one_*.tif -o one_0.tif --overwrite",
         "fit sweep.tif --dark darks.tif -o darks.tif --overwrite",
     ],
 )
@@ -299,6 +303,8 @@ def test_no_input_and_no_neighbour_is_ever_overwritten(files, scene, words, caps
     fitted(scene).save("cal.h5")
     with h5py.File("all.h5", "w") as f:
         f["scan"] = scene["scan"]
+    for number, frame in enumerate(scene["scan"][:2]):
+        tifffile.imwrite(f"one_{number}.tif", frame, photometric="minisblack")
     before = {path: path.read_bytes() for path in files.iterdir()}
     run(*words.split(), code=2)
     assert {path: path.read_bytes() for path in files.iterdir()} == before

@@ -217,6 +217,7 @@ class _Until:
         (("--leave-out-flats", "6"), "names flat 6, but there are 6 flats"),
         (("--leave-out-flats", "0,1,2,3,4,5"), "names all flats"),
         (("--leave-out-flats", "first"), "list of numbers, as in 0,3"),
+        (("--leave-out-flats", "1 2,3"), "list of numbers, as in 0,3"),
         (("--exposure", "0.1"), "IMAGE/FLAT, two times"),
         (("--exposure", "0.1/0"), "above 0"),
         (("--monitor", "nothing.txt"), "there is no file `nothing.txt`"),
@@ -227,6 +228,7 @@ class _Until:
         (("--roi", "0:100,0:10"), "no part of an axis of 48 pixels"),
         (("--roi", "a,b"), "TOP:BOTTOM,LEFT:RIGHT"),
         (("--frames", "5"), "START:STOP"),
+        (("--frames=-:5",), "START:STOP"),
         (("--frames", "20:30"), "chooses none"),
     ],
 )  # fmt: skip

@@ -690,7 +690,7 @@ def test_files_that_hold_frames_are_never_written_over(apart, capsys):
         with pytest.raises(SystemExit) as stop:
             main(["correct", str(apart), "-c", "cal.h5", "-o", output, "--overwrite"])
         assert stop.value.code == 2
-        assert f"the output `{output}` holds frames of" in capsys.readouterr().err
+        assert f"the output `{output}` is also an input" in capsys.readouterr().err
     later = before["modified"] / 1e9 + 100
     os.utime(apart.parent / "scan_data.h5", (later, later))
     with open_frames(apart) as scan:

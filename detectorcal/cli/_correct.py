@@ -97,6 +97,7 @@ def correct(
         flats = [files.enter_context(opened("flat", name, line)) for name in flat_names] or own
         darks = files.enter_context(opened("dark", dark, line))
         darks = frames.darks if darks is None else darks
+        refuse_inputs(output, frames, *flats, darks)
         _refuse_without_flat(flats, rings=rings, log=how["log"])
         whole, shape = frames, calibrator.detector_shape_
         if roi is not None:

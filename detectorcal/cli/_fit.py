@@ -69,6 +69,7 @@ def fit(
         "regions": image_of("--regions", regions, line),
     }
     with open_frames(sweep, line=line) as frames, opened("dark", dark, line) as darks:
+        refuse_inputs(output, frames, darks)
         if frames.layout is not None:
             raise InputError(
                 f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the "

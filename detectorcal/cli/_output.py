@@ -13,13 +13,12 @@ from detectorcal._errors import InputError
 from detectorcal._validation import float_dtype
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack, FrameWriter, create_frames, resume_frames
+from detectorcal.io._names import HDF5_SUFFIXES, split_address
 from detectorcal.io._partial import can_resume, digest
 from detectorcal.kernels.correction import Drift
 from detectorcal.rings import RingSuppressor
 
 __all__ = ["Output", "refuse_inputs", "refuse_unshared", "refuse_whole"]
-
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,6 @@ class Output:
     def writer(self, correction: Correction) -> AbstractContextManager[FrameWriter]:
         """Create the output, in the layout of the input where the format has it, or go on with it."""
         frames, dtype = self.frames, float_dtype(self.frames.dtype)
-        if Path(_file_of(self.name)).resolve() in frames.files:
-            raise InputError(
-                f"the output `{self.name}` holds frames of `{frames.path}`. Choose another name."
-            )
         keeps_layout = frames.layout is not None and self.name.lower().endswith(HDF5_SUFFIXES)
         what: dict[str, Any] = {
             "overwrite": self.overwrite,
@@ -102,17 +97,27 @@ def _defects(correction: Correction) -> dict[str, str]:
     return {"pixels with defects": digest(np.asarray(correction.defect_map))}
 
 
-def refuse_inputs(output: str, *inputs: str | None) -> None:
-    """Never write over what is being read, whatever `--overwrite` says."""
-    for name in inputs:
-        written = (Path(_file_of(output)).resolve(), Path(f"{_file_of(output)}.partial").resolve())
-        if name is not None and Path(_file_of(name)).resolve() in written:
+def refuse_inputs(output: str, *inputs: Any) -> None:
+    """Never write over what is being read, whatever `--overwrite` says.
+
+    Parameters
+    ----------
+    output : str
+        As the user named it.
+    *inputs : str, FrameStack, or anything else
+        Names of inputs, or what was opened: this knows the files of a pattern, and those that a file links
+        to. Numbers and None are no files.
+    """
+    target, _ = split_address(output)
+    written = {target.resolve(), Path(f"{target}.partial").resolve()}
+    for given in inputs:
+        files: set[Path] = set()
+        if isinstance(given, FrameStack):
+            files = given.files
+        elif isinstance(given, str):
+            files = {split_address(given)[0].resolve()}
+        if written & files:
             raise InputError(f"the output `{output}` is also an input. Choose another name.")
-
-
-def _file_of(name: str) -> str:
-    """Give the file of ``file.h5:/dataset``."""
-    return name.partition(":/")[0]
 
 
 def refuse_whole(option: str, output: str, storage: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from detectorcal._typing import Shape
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack
+from detectorcal.io._names import HDF5_SUFFIXES, split_address
 from detectorcal.scan import ScanCorrection
 
 __all__ = ["LIGHT", "numbers_in", "prepare", "size_of", "slice_of", "slices_of", "times_in", "windowed"]
@@ -22,12 +23,10 @@ __all__ = ["LIGHT", "numbers_in", "prepare", "size_of", "slice_of", "slices_of",
 LIGHT = ("drift", "flat_average", "leave_out_flats", "exposure", "monitor")
 """Options that say which light each frame had."""
 
-HDF5_DATASET = re.compile(r"(?P<file>.+\.(?:h5|hdf5|hdf|nxs|nx)):(?P<dataset>/.+)", re.IGNORECASE)
-
 
 def slice_of(option: str, word: str) -> slice:
     """Read START:STOP[:STEP]."""
-    if not re.fullmatch(r"-?\d*:-?\d*(:[1-9]\d*)?", word) or word.endswith("-"):
+    if not re.fullmatch(r"(-?\d+)?:(-?\d+)?(:[1-9]\d*)?", word):
         raise InputError(f"`{option}` is START:STOP or START:STOP:STEP, as in 100:900, not {word!r}.")
     return slice(*(int(number) if number else None for number in word.split(":")))
 
@@ -53,7 +52,7 @@ def size_of(roi: str, shape: Shape) -> Shape:
 
 def numbers_in(option: str, word: str) -> list[int]:
     """Read whole numbers with commas between."""
-    if not re.fullmatch(r"-?\d+(,-?\d+)*", word.replace(" ", "")):
+    if not re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*)*", word):
         raise InputError(f"`{option}` is a list of numbers, as in 0,3, not {word!r}.")
     return [int(number) for number in word.split(",")]
 
@@ -212,11 +211,12 @@ def _monitor(
 def _read_numbers(name: str) -> np.ndarray:
     """Read a list of numbers: text, .npy, or a dataset of an HDF5 file."""
     try:
-        if found := HDF5_DATASET.fullmatch(name):
+        path, dataset = split_address(name)
+        if dataset and path.suffix.lower() in HDF5_SUFFIXES:
             import h5py
 
-            with h5py.File(found["file"]) as file:
-                values = np.asarray(file[found["dataset"]][()], dtype=np.float64)
+            with h5py.File(path) as file:
+                values = np.asarray(file[dataset][()], dtype=np.float64)
         elif Path(name).suffix.lower() == ".npy":
             values = np.asarray(np.load(name, allow_pickle=False), dtype=np.float64)
         else:

@@ -33,8 +33,11 @@ FORMATS = {
 }
 """Format by suffix."""
 
+HDF5_SUFFIXES = tuple(suffix for suffix, kind in FORMATS.items() if kind == "hdf5")
+
+_WITH_DATASETS = "|".join(re.escape(s) for s, kind in FORMATS.items() if kind in ("hdf5", "zarr", "npz"))
 # Split behind the suffix and not at the first colon: `C:\scan.h5:/entry/data` has a drive.
-_ADDRESS = re.compile(r"(.*?\.(?:h5|hdf5|hdf|nxs|nx|zarr|npz))(?::(.*))?", re.IGNORECASE | re.DOTALL)
+_ADDRESS = re.compile(rf"(.*?(?:{_WITH_DATASETS}))(?::(.*))?", re.IGNORECASE | re.DOTALL)
 _MAGIC = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file",
     b"II*\0": "a TIFF file",
@@ -74,7 +77,7 @@ class Location:
 
 def locate(path: _typing.Path) -> Location:
     """Find what to open; raise if the suffix is unknown or nothing is there."""
-    name, inside = _split(path)
+    name, inside = split_address(path)
     if name.is_dir() and (is_zarr_store(name) or name.suffix.lower() == ".zarr"):
         return Location(name, inside, "zarr")
     if name.is_dir():
@@ -89,7 +92,7 @@ def locate(path: _typing.Path) -> Location:
 
 def locate_output(path: _typing.Path) -> Location:
     """Find what to write, from the suffix alone."""
-    name, inside = _split(path)
+    name, inside = split_address(path)
     found = FORMATS.get(name.suffix.lower())
     if found is None or found == "npz":
         raise InputError(_unknown(name))
@@ -105,7 +108,8 @@ def is_pattern(name: Path) -> bool:
     return any(letter in str(name) for letter in "*?[")
 
 
-def _split(path: _typing.Path) -> tuple[Path, str]:
+def split_address(path: _typing.Path) -> tuple[Path, str]:
+    """Give the file or folder of a name, and the dataset inside it, "" where none is named."""
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"`path` must be text or a path, not {type(path).__name__}.")
     whole = Path(path)

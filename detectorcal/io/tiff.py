@@ -282,6 +282,7 @@ class _Series:
                 )
         self.shape = (len(paths), *usual[0])
         self.dtype = usual[1]
+        self.files = set(paths)
         self._paths = paths
 
     def fill(self, out: NDArray[Any], start: int, stop: int, window: Window) -> None:
