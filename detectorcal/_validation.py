@@ -326,6 +326,11 @@ def _check_feature_names(estimator: Any, X: Any, stack: Stack, *, reset: bool) -
             raise InputError(str(error)) from error
 
 
+def is_number(value: Any) -> bool:
+    """Whether a dark or flat is a number for all pixels; a stack need not have more than a shape."""
+    return tuple(value.shape) == () if hasattr(value, "shape") else np.ndim(value) == 0
+
+
 def as_images(estimator: Any, X: Any, *, flattened: bool) -> Any:
     """Check images that are to be corrected.
 

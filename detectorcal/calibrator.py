@@ -390,8 +390,12 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         if dark is None and not first:
             return
         self.n_darks_, told = (0, None) if dark is None else self._told_by_darks(dark, shape, "`X`")
-        if not METHODS[self.method].curved:  # the weights of curves hold theirs, from all pixels
-            self.read_noise_ = float((told or 0.0) if self.read_noise is None else self.read_noise)
+        if METHODS[self.method].curved:  # their weights hold the read noise, from all pixels
+            return
+        if self.read_noise is not None:
+            self.read_noise_ = float(self.read_noise)
+        elif told is not None or first:
+            self.read_noise_ = float(told or 0.0)
 
     def _model(self) -> ResponseModel:
         """Give the response model of the method."""
@@ -508,7 +512,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
                     f"`{name}` was {_told(value)} when this calibrator was fitted and is {_told(now[name])} "
                     "now: the sums of both do not go together. Call `fit`, or set it back."
                 )
-        weighed_by = getattr(self, "read_noise_", None)
+        weighed_by = self.read_noise_ if METHODS[self.method].curved else None
         if weighed_by is not None and self.read_noise not in (None, weighed_by):
             raise InputError(
                 f"`read_noise` is {self.read_noise!r}, but the sums of this calibrator were weighed by "
@@ -692,7 +696,9 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         found = [c.saturation_ for c in calibrators if c.saturation_ is not None]
         merged.saturation_ = min(found, default=None)
         merged.dark_ = _mean_dark(calibrators)
-        merged.n_darks_, merged.read_noise_ = first.n_darks_, first.read_noise_
+        alike = all(_same(c.dark_, first.dark_) for c in calibrators)
+        merged.n_darks_ = first.n_darks_ if alike else sum(c.n_darks_ for c in calibrators)
+        merged.read_noise_ = _mean_noise({c.read_noise_ for c in calibrators if c.read_noise_})
         if METHODS[first.method].curved:
             merged.read_noise_level_ = first.read_noise_level_
         return merged._solve()
@@ -817,7 +823,9 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         s = self.reference_level_ if level is None else level
         if np.isnan(pattern):
             return pattern
-        noise = self.system_gain_ * (s + getattr(self, "read_noise_level_", 0.0)) / s**2 / n_projections
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rho = getattr(self, "read_noise_level_", self.read_noise_**2 / np.float64(self.system_gain_))
+            noise = self.system_gain_ * (s + rho) / s**2 / n_projections
         return float(pattern / np.sqrt(noise)) if noise > 0 else float("nan")
 
     # ------------------------------------------------------------------ correcting
@@ -888,7 +896,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         """Give the mean flat above dark, and how many frames it is the mean of: its weight."""
         flats = self._map_stack("flat", flat, self.detector_shape_, THIS)
         mean = self._mean_of("flat", flats, self.detector_shape_)
-        if np.ndim(flat) == 0:  # a number was not measured: it tells nothing of the pixels
+        if validation.is_number(flat):  # a number was not measured: it tells nothing of the pixels
             return mean - dark if has_dark else mean, 0
         if has_dark:
             [mean] = without_saturated(self, [as_frames(flats, self.detector_shape_)], [mean])
@@ -900,13 +908,12 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         if dark is not None:
             n_darks, told = self._told_by_darks(dark, self.detector_shape_, THIS)
             read_noise = read_noise if told is None else told
-        if self.read_noise is not None:
-            read_noise = self.read_noise
-        return Uncertainty(self.system_gain_, read_noise or None, n_darks)
+        known = (read_noise or None) if self.read_noise is None else float(self.read_noise)
+        return Uncertainty(self.system_gain_, known, n_darks)
 
     def _told_by_darks(self, dark: Any, shape: Shape, whose: str) -> tuple[int, float | None]:
         """Give the number of darks, 0 of a dark that is no frame, and the read noise that they tell."""
-        if np.ndim(dark) == 0:
+        if validation.is_number(dark):
             return 0, None
         darks = self._map_stack("dark", dark, shape, whose)
         if darks.shape[0] == 1:
@@ -924,7 +931,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
                 else ("sigma", "the threshold of the flat's residuals")
             )
             raise InputError(f"`{name}` is {what} and needs a `flat`.")
-        if sigma is not None and np.ndim(flat) == 0:
+        if sigma is not None and validation.is_number(flat):
             raise InputError(
                 "`sigma` follows what a measured flat tells of the pixels, but `flat` is a number: leave out "
                 "`sigma`, or give frames."
@@ -1246,6 +1253,11 @@ def _check_same_weights(a: DetectorCalibrator, b: DetectorCalibrator) -> None:
             f"another {levels[1]:g} DN. Fit all with `system_gain={a.system_gain_:.6g}, "
             f"read_noise={a.read_noise_:.6g}`."
         )
+
+
+def _mean_noise(known: set[float]) -> float:
+    """Give the root mean square of what is known, exactly where all know the same; 0 where nothing is."""
+    return max(known, default=0.0) if len(known) < 2 else float(np.sqrt(np.mean(np.square([*known]))))
 
 
 def _mean_dark(calibrators: Sequence[DetectorCalibrator]) -> Float64 | None:

@@ -196,3 +196,82 @@ def test_what_it_needs(scene):
         once = DetectorCalibrator(8).fit(images[-1:], dark=darks)
     with pytest.raises(InputError, match=r"`return_std` needs the system gain.*`system_gain`"):
         once.transform(images, return_std=True)
+
+
+# --- what darks and parameters tell of the read noise ----------------------------------------------------
+
+
+class Sliced:
+    """The least that a stack is: a shape, a dtype, and slices."""
+
+    def __init__(self, array):
+        self._array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __getitem__(self, batch):
+        return self._array[batch]
+
+
+@pytest.fixture(scope="module")
+def camera():
+    """A sweep, 16 darks and 10 flats of a camera of 1 DN per electron and 2 DN of read noise."""
+    rng = np.random.default_rng(3)
+    shape = (48, 64)
+    light = rng.poisson(np.linspace(300, 3000, 12)[:, None, None] * np.ones(shape))
+    sweep = light + 100 + rng.normal(0, 2, (12, *shape))
+    darks, flats = 100 + rng.normal(0, 2, (16, *shape)), 100.0 + rng.poisson(2000, (10, *shape))
+    return sweep, darks, flats
+
+
+def test_stacks_need_no_more_than_a_shape(camera):
+    sweep, darks, flats = camera
+    array, sliced = (
+        DetectorCalibrator(sigma=8).fit(sweep, dark=kind(darks)) for kind in (np.asarray, Sliced)
+    )
+    assert (sliced.n_darks_, sliced.read_noise_) == (16, array.read_noise_)
+    for sigma in (None, 3.0):
+        one, other = (
+            cal.transform(sweep[3], flat, sigma, return_std=True)
+            for cal, flat in ((array, flats), (sliced, Sliced(flats)))
+        )
+        np.testing.assert_array_equal(one, other)
+
+
+def test_one_dark_does_not_take_back_what_many_told(camera):
+    sweep, darks, _ = camera
+    cal = DetectorCalibrator(sigma=8).partial_fit(sweep, dark=darks)
+    told = cal.read_noise_
+    assert told == pytest.approx(2, rel=0.05)
+    assert cal.partial_fit(sweep, dark=darks[0]).read_noise_ == told
+
+
+def test_merged_darks_count_together_in_any_order(camera):
+    sweep, darks, _ = camera
+    a, b = (DetectorCalibrator(sigma=8).fit(sweep, dark=some) for some in (darks[:6], darks[6:]))
+    for merged in (DetectorCalibrator.merge(a, b), DetectorCalibrator.merge(b, a)):
+        assert merged.n_darks_ == 16
+        assert merged.read_noise_**2 == pytest.approx((a.read_noise_**2 + b.read_noise_**2) / 2)
+    same = DetectorCalibrator.merge(a, a)
+    assert (same.n_darks_, same.read_noise_) == (a.n_darks_, a.read_noise_)
+
+
+def test_read_noise_given_after_a_fit_of_lines(camera, tmp_path):
+    """Their sums do not hold it, so it may be learned later; that there is none is known as well."""
+    sweep, darks, flats = camera
+    cal = DetectorCalibrator(sigma=8).fit(sweep, dark=darks.mean(axis=0))
+    with pytest.warns(DetectorcalWarning, match="read noise is not known"):
+        _, without = cal.transform(sweep[3], flats, return_std=True)
+    _, none = cal.set_params(read_noise=0.0).transform(sweep[3], flats, return_std=True)
+    _, much = cal.set_params(read_noise=40.0).transform(sweep[3], flats, return_std=True)
+    np.testing.assert_array_equal(none, without)
+    assert np.all(much > none)
+    cal.save(tmp_path / "cal.h5")
+    assert DetectorCalibrator.load(tmp_path / "cal.h5").read_noise == 40.0
+
+
+def test_read_noise_hides_rings(camera):
+    sweep, darks, _ = camera
+    cal = DetectorCalibrator(sigma=8).fit(sweep, dark=darks)
+    level, k, r = 100.0, cal.system_gain_, cal.read_noise_
+    noise = k * (level + r**2 / k) / level**2 / 1000
+    pattern = 0.01 * cal.expected_prnu_  # alike at all levels of a straight line
+    assert cal.expected_rings(1000, level) == pytest.approx(pattern / np.sqrt(noise), rel=1e-6)
