@@ -72,7 +72,7 @@ def cropped(calibrator: Any, *pixels: slice) -> Any:
         attributes.setdefault("frozen_", "cropped")
     if (names := attributes.get("feature_names_in_")) is not None and len(shape) == 2:
         attributes["feature_names_in_"] = names.reshape(shape)[index].ravel()
-    params = {name: cut(value) for name, value in _params(calibrator).items()}
+    params = {name: cut(value) for name, value in parameters_with_maps(calibrator).items()}
     step = {"crop": [[part.start, part.stop] for part in window]}
     return _made(calibrator, params, attributes | {"sums_": sums}, step)
 
@@ -130,7 +130,7 @@ def binned(calibrator: Any, factors: int | Sequence[int], readout: str) -> Any:
         "n_features_in_": coef.size,
         "n_frames_seen_": old["n_frames_seen_"],
         "n_darks_": old["n_darks_"],
-        "read_noise_": None if old["read_noise_"] is None else old["read_noise_"] * level / math.sqrt(n),
+        "read_noise_": old["read_noise_"] * level / math.sqrt(n),
         "provenance_": deepcopy(old["provenance_"]),
         "frozen_": "binned",
     }
@@ -170,7 +170,7 @@ def _binned_sums(calibrator: Any, each: Callable[..., np.ndarray], level: int) -
 
 
 def _binned_params(calibrator: Any, each: Callable[..., np.ndarray], level: int, n: int) -> dict[str, Any]:
-    params = _params(calibrator)
+    params = parameters_with_maps(calibrator)
     scaled: dict[str, float] = dict.fromkeys(LEVEL_PARAMETERS, level)
     scaled |= {"sigma": n**-0.5, "system_gain": level / n, "read_noise": level / math.sqrt(n)}
     for name, factor in scaled.items():
@@ -208,7 +208,7 @@ def _reduce(values: np.ndarray, blocks: tuple[int, ...], reduce: Callable[..., A
     return result
 
 
-def _params(calibrator: Any) -> dict[str, Any]:
+def parameters_with_maps(calibrator: Any) -> dict[str, Any]:
     """Give the parameters; those that are maps, which a user may give as lists or flattened, as such."""
     params: dict[str, Any] = calibrator.get_params()
     for name in ("mask", "regions"):

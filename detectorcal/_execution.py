@@ -230,14 +230,15 @@ def correct_frames(
         return _correct_on_device(frames, work.each(lambda m: put_like(m, frames)).of_frames(), out)
     out = _new_result(frames.shape, work.dtype) if out is None else out
     place = device_named(device)
-    if is_resident(frames) and batch_size is None and device is None:
+    in_place = isinstance(out, np.ndarray) and out.dtype == work.dtype
+    if in_place and is_resident(frames) and batch_size is None and device is None:
         batch_size = frames.shape[0]  # in memory, and nothing of the size of a batch is made
     placed: Steps | Deviation | None = None
     counts = Counts()
     with Threads(n_jobs) as threads, WriteBehind(out, place) as writer:
         for batch, raw in read_ahead(frames, batch_size, place):
             placed = placed or work.each(partial(put_like, like=raw))
-            on_host, in_place = is_numpy(raw), isinstance(out, np.ndarray) and out.dtype == work.dtype
+            on_host = is_numpy(raw)
             if not on_host:
                 corrected, found = _correct_on_device(raw, placed.part(batch).of_frames(), None)
                 place.finish()

@@ -58,7 +58,7 @@ def _facts(calibrator: Any, causes: Mapping[str, int]) -> Iterator[tuple[str, st
     counts = {cause: int(np.count_nonzero(defects & bit)) for cause, bit in causes.items()}
     told = ", ".join(f"{count} {cause}" for cause, count in counts.items() if count)
     yield (
-        "not calibrated",
+        "not to be trusted",
         f"{np.count_nonzero(defects)} of {defects.size} pixels" + (f": {told}" if told else ""),
     )
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from detectorcal import _typing
+from detectorcal._errors import DetectorcalError
 from detectorcal._persistence import read_checksum
 from detectorcal._record import made_with, parameters_of
 from detectorcal._streaming import RUN_LENGTH, cut
@@ -118,6 +119,16 @@ def read_history(path: _typing.Path) -> dict[str, Any] | None:
     """Read the record in a file of corrected frames; None if it has none."""
     found = read_attributes(path).get(KEY)
     return found if isinstance(found, dict) else None
+
+
+def history_of(stack: Any) -> dict[str, Any] | None:
+    """Read the record that frames bring which were corrected before; None of raw ones, and of arrays."""
+    if not isinstance(stack, FrameStack):
+        return None
+    try:
+        return read_history(stack.path)
+    except (DetectorcalError, OSError):  # a pattern, or a format that keeps no attributes
+        return None
 
 
 def describe(history: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -646,7 +646,7 @@ class DetectorCalibrator(Watchable, TransformerMixin, BaseEstimator, auto_wrap_o
         if lost and by_the_whole and self.cutoff == 0:
             warn(
                 f"{lost} of {self.n_frames_seen_} frames take no part: more than half of each is saturated "
-                "or not finite, or it is no brighter than the dark."
+                "or not finite, or it is no brighter than `dark`: is that really their dark?"
             )
 
     @classmethod

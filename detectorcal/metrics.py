@@ -145,8 +145,12 @@ def linearity_error(exposure: ArrayLike, signal: ArrayLike, saturation: float) -
     low, high = (fraction * saturation for fraction in _LINEAR_RANGE)
     used = (y >= low) & (y <= high)
     h, y = h[used], y[used]
-    if len(y) < 3 or np.ptp(h) == 0:
+    if len(y) < 3:
         raise InputError(f"`signal` must hold three levels from {low:g} to {high:g} DN, but has {len(y)}.")
+    if np.ptp(h) == 0:
+        raise InputError(
+            f"`exposure` must hold two values of levels from {low:g} to {high:g} DN, but all are {h[0]:g}."
+        )
     design = np.stack([1.0 / y, h / y], axis=1)
     offset, slope = np.linalg.lstsq(design, np.ones(len(y)), rcond=None)[0]
     return 100.0 * float(np.mean(np.abs(y / (offset + slope * h) - 1.0)))

@@ -61,6 +61,8 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         calibrated, or without usable projections; ``median_std_errors``, ``largest_std_errors``,
         ``median_percent``, ``largest_percent``: by how much the changed pixels were changed, in their
         standard errors and in % of the transmission (0 where none was).
+    variance_ : array of shape detector_shape, float64
+        Relative variance of a corrected value by which each pixel was judged; NaN where nothing is known.
     n_projections_ : int
         Number of projections of the fit.
     detector_shape_ : tuple of int
@@ -100,6 +102,7 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     """
 
     multiplier_: Float64
+    variance_: Float64
     report_: dict[str, Any]
     n_projections_: int
     detector_shape_: Shape
@@ -157,6 +160,7 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         with single_threaded_blas():
             found = offsets(sums, variance, float(self.window), float(self.n_std))
         self.multiplier_ = np.exp(found.removed)
+        self.variance_ = variance
         self.report_ = _report(found, variance)
         self.n_projections_ = int(stack.shape[0])
         self.detector_shape_ = variance.shape

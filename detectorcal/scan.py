@@ -404,6 +404,7 @@ class ScanCorrection(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         told = copy(self.calibrator)
         told.defects_ = pooled.defect_map
         n_std = NO_RESIDUALS if self.sigma is None else self.sigma
+        how["dark"] = pooled.dark  # its mean, and not all of it again for each group
         beams = [told.correction(flat, n_std, **how).beam for flat in flats]
         relative = [_relative(beam, pooled.beam) for beam in beams]
         if self.invalid != "nan":  # what stands in for nothing does so in all frames

@@ -222,13 +222,23 @@ def test_version_and_help(capsys):
         ("inspect cal.h5 --projections 0", "--projections"),
         ("inspect .", "'.'"),
         ("polish scan.tif", "polish"),
+        ("fit sweep.tif --dark -o x.h5", "Invalid value for '--dark': it takes the name of a file, but '-o'"),
+        ("report cal.h5 --scan scan.tif -o x.html", "'--scan': it takes two names, IN and OUT, but '-o'"),
+        ("correct out.h5 -c cal.h5 -o x.h5", "`out.h5:/data` was written by detectorcal"),
+        ("correct scan.tif -c cal.h5 --flat out.tif -o x.h5", "`out.tif` was written by detectorcal"),
+        ("fit out.tif -o x.h5", "`out.tif` was written by detectorcal"),
+        ("report cal.h5 --scan out.tif scan.tif -o x.html", "`out.tif` is corrected already"),
+        ("fit dark -o x.h5", "The folder `dark` holds no .tif"),
     ],
 )
 def test_mistakes_take_one_line_and_exit_code_2(files, scene, words, said, capsys):
     tifffile.imwrite("small.tif", scene["scan"][:, :10, :10], photometric="minisblack")
     (files / "text.tif").write_text("no picture at all")
     (files / "cut.tif").write_bytes((files / "sweep.tif").read_bytes()[:-5000])
+    (files / "dark").mkdir()
     fitted(scene).save("cal.h5")
+    for name in ("out.h5", "out.tif"):
+        run("correct", "scan.tif", "-c", "cal.h5", "-o", name, "-q")
     before = {path: path.stat().st_mtime_ns for path in files.iterdir()}
     run(*words.split(), code=2)
     err = capsys.readouterr().err
@@ -245,6 +255,22 @@ def test_an_existing_output_is_kept_unless_told(files, scene, capsys):
     assert "--overwrite" in capsys.readouterr().err
     run("fit", "sweep.tif", "--dark", "darks.tif", "--sigma", 8, "-o", "cal.h5", "--overwrite")
     np.testing.assert_array_equal(DetectorCalibrator.load("cal.h5").coef_, fitted(scene).coef_)
+
+
+def test_another_bit_depth_is_noticed(files, scene, capsys):
+    """In 8 bits nearly all readings are below a dark of 12 bits."""
+    fitted(scene).save("cal.h5")
+    tifffile.imwrite("small.tif", (scene["scan"] // 64).astype(np.uint8), photometric="minisblack")
+    run("correct", "small.tif", "-c", "cal.h5", "-o", "out.h5")
+    assert "`small.tif`, uint8, read less than the dark" in capsys.readouterr().err
+    run("correct", "scan.tif", "-c", "cal.h5", "-o", "out.tif")
+    assert not capsys.readouterr().err
+
+
+def test_frames_beyond_the_last_are_told_of(files, capsys):
+    run("fit", "sweep.tif", "--dark", "darks.tif", "--frames", "3:50", "-o", "cal.h5")
+    assert "`--frames 3:50` goes beyond the 20 frames there are" in capsys.readouterr().err
+    assert DetectorCalibrator.load("cal.h5").n_frames_seen_ == 17
 
 
 def test_quiet_prints_nothing(files, capsys):

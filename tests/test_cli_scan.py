@@ -224,12 +224,12 @@ class _Until:
         (("--monitor", "scan.nxs:/entry/nothing"), "must be numbers"),
         (("--monitor", "scan.nxs:/entry/sample/rotation_angle"), "monitor` must be above 0"),
         (("--monitor", "scan.tif"), "must be numbers"),
-        (("--roi", "0:10"), "two slices"),
-        (("--roi", "0:100,0:10"), "no part of an axis of 48 pixels"),
+        (("--roi", "0:10"), "`--roi 0:10` is no part of frames of shape"),
+        (("--roi", "0:100,0:10"), "no part of .* which are `--roi 0:48,0:40`"),
         (("--roi", "a,b"), "TOP:BOTTOM,LEFT:RIGHT"),
         (("--frames", "5"), "START:STOP"),
         (("--frames=-:5",), "START:STOP"),
-        (("--frames", "20:30"), "chooses none"),
+        (("--frames", "20:30"), "`--frames 20:30` chooses none of"),
     ],
 )  # fmt: skip
 def test_mistakes(files, words, said, capsys):

@@ -458,7 +458,8 @@ class TestPage:
         broken.coef_std_ = np.full(SHAPE, np.nan)
         headline, page = page_of(tmp_path, broken, sweep=sweep, scan=scan, corrected=corrected)
         assert headline.grade in ("poor", "unknown")
-        assert f"{SHAPE[0] * SHAPE[1]} pixels of {SHAPE[0] * SHAPE[1]} could not be calibrated" in page.said
+        n_pixels = SHAPE[0] * SHAPE[1]
+        assert f"{n_pixels} pixels of {n_pixels}. {n_pixels} of them could not be calibrated" in page.said
         assert "nan" not in page.said.lower()
 
     def test_captions_say_what_was_thinned(self, tmp_path):

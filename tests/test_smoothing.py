@@ -54,7 +54,7 @@ def by_products(frames, s):
 
 
 def by_filter(frames, s):
-    return _by(smoothing._LineFilter(tuple(frames.shape[1:]), s), frames)
+    return _by(smoothing._LineFilter(s), frames)
 
 
 WAYS = {"chosen": gaussian, "products": by_products, "filter": by_filter}
@@ -216,8 +216,7 @@ def test_frames_are_never_smoothed_into_each_other(shape, sigma, way):
 def test_rows_of_the_smoothed_frames_equal_the_whole(shape, sigma, way, rows):
     frames = spread_frames(shape, 3)
     s = Smoothing(sigma, "reflect", 0.0, 4.0)
-    kind = {"products": smoothing._Products, "filter": smoothing._LineFilter}[way]
-    smoother = kind(shape, s, frames) if way == "products" else kind(shape, s)
+    smoother = smoothing._Products(shape, s, frames) if way == "products" else smoothing._LineFilter(s)
     condensed = smoother.project(lambda r: frames[:, r, ...])
     whole = smoother.expand(condensed, slice(None))
     np.testing.assert_allclose(smoother.expand(condensed, rows), whole[:, rows], rtol=1e-13)
@@ -231,7 +230,7 @@ def test_what_is_not_finite_shows_in_the_condensed_frames(shape, sigma, way, bad
     # the fit relies on it: it looks for NaN there, where there is less to look at
     s = Smoothing(sigma, "nearest", 0.0, 4.0)
     smoother = smoothing._Products(shape, s, np.empty(0, dtype)) if way == "products" else None
-    smoother = smoother or smoothing._LineFilter(shape, s)
+    smoother = smoother or smoothing._LineFilter(s)
     for pixel in (tuple(n // 2 for n in shape), (0,) * len(shape), tuple(n - 1 for n in shape)):
         frames = spread_frames(shape).astype(dtype)
         frames[(1, *pixel)] = bad

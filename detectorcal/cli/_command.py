@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from detectorcal._errors import DetectorcalError
+from detectorcal._errors import DetectorcalError, InputError, OutputExistsError
 
 __all__ = ["FILE", "FOLDER", "Command", "Group", "in_words_of"]
 
@@ -20,7 +20,7 @@ DONE = "What is done"
 
 HEADINGS: dict[str, tuple[str, ...]] = {
     "Input": (
-        "calibration", "dark", "dark_per_frame", "regions", "mask", "flat", "flat_names", "n_flats",
+        "calibration", "dark", "dark_per_frame", "regions", "mask", "flat_names", "n_flats",
         "flat_has_dark", "sweep", "scan", "line",
         "roi", "chosen", "drift", "flat_average", "leave_out_flats", "exposure", "monitor",
     ),
@@ -46,7 +46,9 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except DetectorcalError as error:
-            error.args = (in_words_of(self, str(error)),)
+            # what is wrong with a file names what is in it, which may be called like an option
+            if isinstance(error, InputError | OutputExistsError):
+                error.args = (in_words_of(self, str(error)),)
             raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -116,6 +118,13 @@ class _Named(click.ParamType):
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
         self.name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse the next option where there should be a name."""
+        if isinstance(value, str) and re.match("--?[A-Za-z]", value) and param is not None:
+            what = "two names, IN and OUT" if param.nargs == 2 else f"the name of a {self.name}"
+            self.fail(f"it takes {what}, but {value!r} follows.", param, ctx)
+        return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         """Leave it to the shell, which knows best what is there."""

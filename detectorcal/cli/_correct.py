@@ -11,12 +11,12 @@ import numpy as np
 
 from detectorcal import _provenance
 from detectorcal._cluster import connected, spread
-from detectorcal._errors import InputError
+from detectorcal._errors import InputError, warn
 from detectorcal._policies import DEFECT_POLICIES
 from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.cli._command import FILE, Command
-from detectorcal.cli._inputs import opened
+from detectorcal.cli._inputs import opened, refuse_corrected
 from detectorcal.cli._options import (
     light_options,
     line_option,
@@ -27,7 +27,7 @@ from detectorcal.cli._options import (
 )
 from detectorcal.cli._output import Output, refuse_inputs, refuse_unshared, refuse_whole
 from detectorcal.cli._progress import Watched, progress_bar, say
-from detectorcal.cli._scan import LIGHT, prepare, size_of, slice_of, slices_of, windowed
+from detectorcal.cli._scan import LIGHT, checked_roi, prepare, size_of, slice_of, windowed
 from detectorcal.cli._words import changes, corrected, started_at
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack, open_frames
@@ -37,6 +37,9 @@ __all__ = ["correct"]
 
 STORAGE = ("chunks", "compression")
 """Options that say how the output is stored."""
+
+MOST_BELOW = 0.6
+"""Share of pixels below the dark that noise does not explain: without light it is half of them."""
 
 
 @click.command(cls=Command, short_help="Correct images with a calibration.")
@@ -53,7 +56,7 @@ STORAGE = ("chunks", "compression")
 @click.option("--sigma", type=float, metavar="K",
               help="Follow the flat where K spreads off; 3 is usual.")  # fmt: skip
 @click.option("--flat-has-dark/--flat-without-dark", default=True,
-              help="Is the dark in the flat? By default it is.")  # fmt: skip
+              help="Subtract no dark from the flat.")  # fmt: skip
 @click.option("--defects", type=click.Choice(DEFECT_POLICIES), default="keep", metavar="WORD",
               help="keep, nan or interpolate bad pixels.")  # fmt: skip
 @click.option("--invalid", default="nan", metavar="nan|clip|NUMBER",
@@ -98,19 +101,21 @@ def correct(
         darks = files.enter_context(opened("dark", dark, line))
         darks = frames.darks if darks is None else darks
         refuse_inputs(output, frames, *flats, darks)
+        refuse_corrected(frames, *flats, darks)
         _refuse_without_flat(flats, rings=rings, log=how["log"])
         whole, shape = frames, calibrator.detector_shape_
         if roi is not None:
             if frames.shape[1:] != shape == size_of(roi, frames.shape[1:]):
                 shape = frames.shape[1:]  # what was calibrated is that part of it
             else:
-                calibrator = calibrator.crop(*slices_of("--roi", roi))
+                calibrator = calibrator.crop(*checked_roi(roi, shape))
             whole, darks, *flats = (windowed(stack, roi, shape) for stack in (whole, darks, *flats))
         correction = prepare(calibrator, whole, flats, darks, how, light)
         _refuse_dark_flat(correction)
+        _warn_of_another_scale(whole, correction)
         frames = whole
         if chosen is not None:
-            part = slice_of("--frames", chosen)
+            part = slice_of("--frames", chosen, len(whole))
             frames, correction = whole.part(part), correction.part(part)
         suppressor = RingSuppressor(correction, n_jobs=jobs, batch_size=batch_size) if rings else None
         made_by = _provenance.describe_correction(
@@ -158,6 +163,19 @@ def _refuse_without_flat(flats: Any, *, rings: bool, log: bool) -> None:
 def _refuse_dark_flat(correction: Correction) -> None:
     if not np.any(np.isfinite(correction.scale)):
         raise InputError("the flat is nowhere above the dark, so nothing is written. Were the two mixed up?")
+
+
+def _warn_of_another_scale(frames: FrameStack, correction: Correction) -> None:
+    """Look at one frame: what reads less than the dark was not recorded as the calibration was."""
+    if frames.shape[1:] != correction.detector_shape_:
+        return  # which is told of when they are corrected
+    middle = len(frames) // 2
+    below = np.mean(frames[middle : middle + 1] < correction.dark)
+    if below > MOST_BELOW:
+        warn(
+            f"{100 * below:.0f} % of the pixels of a frame of `{frames.path}`, {frames.dtype}, read less "
+            "than the dark: is it of the same camera, bit depth and scale?"
+        )
 
 
 def _write(output: Output, correction: Correction, scheduler: str | None, quiet: bool) -> None:

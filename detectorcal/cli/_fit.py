@@ -15,7 +15,7 @@ from detectorcal._files import refuse_existing
 from detectorcal._persistence import check_calibration_name
 from detectorcal.calibrator import METHODS, MOST_FAILED, DetectorCalibrator
 from detectorcal.cli._command import FILE, Command
-from detectorcal.cli._inputs import image_of, opened
+from detectorcal.cli._inputs import image_of, opened, refuse_corrected
 from detectorcal.cli._options import json_option, line_option, output_option, part_options, work_options
 from detectorcal.cli._output import refuse_inputs, refuse_unshared
 from detectorcal.cli._progress import Watched, progress_bar, say
@@ -70,6 +70,7 @@ def fit(
     }
     with open_frames(sweep, line=line) as frames, opened("dark", dark, line) as darks:
         refuse_inputs(output, frames, darks)
+        refuse_corrected(frames, darks)
         if frames.layout is not None:
             raise InputError(
                 f"`{sweep}` is a scan ({frames.layout}), not a sweep. Name the dataset that holds the "
@@ -108,5 +109,5 @@ def _part_of(
     frames, darks = windowed(frames, roi, shape), windowed(darks, roi, shape)
     if chosen is None:
         return frames, darks
-    part = slice_of("--frames", chosen)
+    part = slice_of("--frames", chosen, len(frames))
     return frames.part(part), darks.part(part) if each and isinstance(darks, FrameStack) else darks

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from detectorcal._errors import InputError
+from detectorcal._provenance import history_of
 from detectorcal.io import open_frames
 
-__all__ = ["image_of", "opened"]
+__all__ = ["image_of", "opened", "refuse_corrected"]
 
 
 @contextmanager
@@ -36,6 +37,15 @@ def image_of(option: str, name: str | None, line: bool) -> np.ndarray | None:
             raise InputError(f"`{option}` takes one image, but `{name}` holds {len(frames)}.")
         image: np.ndarray = np.asarray(frames[:])[0]
     return image
+
+
+def refuse_corrected(*stacks: Any) -> None:
+    """Raise if frames that should be raw were written by `correct`."""
+    for stack in stacks:
+        if history_of(stack) is not None:
+            raise InputError(
+                f"`{stack.path}` was written by detectorcal: its frames are corrected already. Give raw ones."
+            )
 
 
 def _is_number(word: str) -> bool:

@@ -44,13 +44,13 @@ part_options = _options(
     click.option("--frames", "chosen", metavar="START:STOP[:STEP]", help="Some of the frames, from 0."),
 )
 light_options = _options(
-    click.option("--drift", type=click.Choice(DRIFTS), help="Between flats in the scan (NXtomo)."),
+    click.option("--drift", type=click.Choice(DRIFTS), help="Between flats: two, or NXtomo's own."),
     click.option(
         "--flat-average", type=click.Choice(AVERAGES), metavar="NAME", help="mean or median of flats."
     ),
     click.option("--leave-out-flats", metavar="N,N", help="Flats to leave out, counted from 0."),
     click.option("--exposure", metavar="IMAGE/FLAT", help="Their exposure times, s, if they differ."),
-    click.option("--monitor", metavar="FILE", type=FILE, help="Light of each image, then of each flat."),
+    click.option("--monitor", metavar="FILE", type=FILE, help="Light of images, then flats; see docs."),
 )
 work_options = _options(
     click.option("--overwrite", is_flag=True, help="Replace an existing output."),
@@ -79,7 +79,7 @@ storage_options = _options(
     click.option(
         "--compression",
         metavar="WORD",
-        help="gzip, lzf, zstd, blosc or bitshuffle.",
+        help="gzip, zstd, ..., as the format has them.",
     ),
 )
 

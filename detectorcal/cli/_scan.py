@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from detectorcal._errors import InputError
+from detectorcal._errors import InputError, warn
 from detectorcal._typing import Shape
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.correction import Correction
@@ -18,17 +18,32 @@ from detectorcal.io import FrameStack
 from detectorcal.io._names import HDF5_SUFFIXES, split_address
 from detectorcal.scan import ScanCorrection
 
-__all__ = ["LIGHT", "numbers_in", "prepare", "size_of", "slice_of", "slices_of", "times_in", "windowed"]
+__all__ = [
+    "LIGHT",
+    "checked_roi",
+    "numbers_in",
+    "prepare",
+    "size_of",
+    "slice_of",
+    "slices_of",
+    "times_in",
+    "windowed",
+]
 
 LIGHT = ("drift", "flat_average", "leave_out_flats", "exposure", "monitor")
 """Options that say which light each frame had."""
 
 
-def slice_of(option: str, word: str) -> slice:
-    """Read START:STOP[:STEP]."""
+def slice_of(option: str, word: str, n: int | None = None) -> slice:
+    """Read START:STOP[:STEP], of `n` frames."""
     if not re.fullmatch(r"(-?\d+)?:(-?\d+)?(:[1-9]\d*)?", word):
         raise InputError(f"`{option}` is START:STOP or START:STOP:STEP, as in 100:900, not {word!r}.")
-    return slice(*(int(number) if number else None for number in word.split(":")))
+    part = slice(*(int(number) if number else None for number in word.split(":")))
+    if n is not None and not range(n)[part]:
+        raise InputError(f"`{option} {word}` chooses none of {n} frames.")
+    if n is not None and (part.stop or 0) > n:
+        warn(f"`{option} {word}` goes beyond the {n} frames there are, and ends with the last.")
+    return part
 
 
 def slices_of(option: str, word: str) -> tuple[slice, ...]:
@@ -42,6 +57,17 @@ def slices_of(option: str, word: str) -> tuple[slice, ...]:
             f"`{option}` is TOP:BOTTOM,LEFT:RIGHT in pixels, as in 100:900,0:2048 (LEFT:RIGHT with --line), "
             f"not {word!r}."
         )
+    return parts
+
+
+def checked_roi(roi: str, shape: Shape) -> tuple[slice, ...]:
+    """Read TOP:BOTTOM,LEFT:RIGHT of a detector of that shape."""
+    parts = slices_of("--roi", roi)
+    if len(parts) != len(shape) or any(
+        (part.stop or 0) > n or not range(n)[part] for part, n in zip(parts, shape, strict=True)
+    ):
+        whole = ",".join(f"0:{n}" for n in shape)
+        raise InputError(f"`--roi {roi}` is no part of frames of shape {shape}, which are `--roi {whole}`.")
     return parts
 
 
@@ -88,9 +114,7 @@ def windowed(stack: Any, roi: str | None, shape: Shape) -> Any:
         return stack
     if (stack.shape[1:] if isinstance(stack, FrameStack) else stack.shape) != shape:
         return stack
-    parts = slices_of("--roi", roi)
-    if len(parts) != len(shape) or any((part.stop or 0) > n for part, n in zip(parts, shape, strict=True)):
-        raise InputError(f"`--roi {roi}` is no part of frames of shape {shape}.")
+    parts = checked_roi(roi, shape)
     return stack.window(*parts) if isinstance(stack, FrameStack) else stack[parts]
 
 

@@ -62,9 +62,15 @@ def figures(calibrator: DetectorCalibrator, n_projections: int = PROJECTIONS) ->
         "reference_level": calibrator.reference_level_,
         "read_noise": calibrator.read_noise_ if curved else math.nan,
         "curvature_percent": 100 * bend,
-        "dark_mean": math.nan if calibrator.dark_ is None else float(np.mean(calibrator.dark_)),
+        "dark_mean": math.nan if calibrator.dark_ is None else _mean_of(calibrator.dark_),
         "provenance": calibrator.provenance_,
     }
+
+
+def _mean_of(dark: np.ndarray) -> float:
+    """Give the mean of a dark, which may hold pixels of which nothing is known."""
+    known = dark[np.isfinite(dark)]
+    return float(np.mean(known)) if known.size else math.nan
 
 
 def as_json(values: Mapping[str, Any]) -> str:
@@ -168,7 +174,8 @@ def changes(report: dict[str, Any]) -> str:
         f"rings: {report['n_changed']} of {count(report['n_pixels'], 'pixel')} changed, by "
         f"{report['median_percent']:.2g} % ({report['median_std_errors']:.2g} standard errors) in the "
         f"median, {report['largest_percent']:.2g} % ({report['largest_std_errors']:.2g}) at most; "
-        f"{report['n_beyond']} stand out more than a calibration can be off, and are left to the object"
+        f"{report['n_beyond']} stand out more than a calibration can be off, and less of them is removed, or "
+        "nothing"
     )
 
 

@@ -202,8 +202,9 @@ def _find(location: Location, node: Any, line: bool) -> tuple[Any, str]:
     if hasattr(node, "shape"):
         return node, location.inside
     arrays = _arrays(node, location)
-    fitting = {name: a for name, a in arrays.items() if a.ndim in (2, 3) and is_numeric(_dtype(a))}
-    chosen = fitting if len(arrays) > 1 else arrays
+    numeric = {name: a for name, a in arrays.items() if is_numeric(_dtype(a))}
+    stacks, maps = ({name: a for name, a in numeric.items() if a.ndim == n} for n in (3, 2))
+    chosen = ((not line and stacks) or maps) if len(arrays) > 1 else arrays
     if len(chosen) == 1:
         name, array = next(iter(chosen.items()))
         return array, f"{location.inside}/{name}".strip("/")

@@ -36,12 +36,10 @@ class Offsets(NamedTuple):
 
     removed: Float64
     """What is subtracted from -log(T); 0 where a pixel is left alone."""
-    bound: Float64
-    """The largest ``removed`` may be, either way."""
     judged: np.ndarray
     """Whether everything that is needed to judge a pixel is known; bool."""
     beyond: np.ndarray
-    """Whether more was found than ``bound``, so that less is removed; bool."""
+    """Whether more was found than may be removed, so that less is; bool."""
 
 
 def logarithm(frames: Array, dtype: np.dtype) -> Array:
@@ -199,7 +197,7 @@ def offsets(sums: Sums, variance: Float64, window: float, n_std: float) -> Offse
     # what is larger than the calibration can explain is the object's: the more so, the larger it is
     removed = np.sign(found) * np.clip(2 * bound - size, 0, size)
     beyond = size > bound
-    return Offsets(removed.reshape(shape), bound.reshape(shape), judged.reshape(shape), beyond.reshape(shape))
+    return Offsets(removed.reshape(shape), judged.reshape(shape), beyond.reshape(shape))
 
 
 def _course(mean: Float64, judged: np.ndarray, window: float) -> Float64:

@@ -128,7 +128,7 @@ def smoother_for(shape: Shape, smoothing: Smoothing, like: Array) -> Smoother:
 def _cached_smoother(shape: Shape, smoothing: Smoothing, xp: ModuleType, dtype: Any, place: Any) -> Smoother:
     like = xp.empty(0, dtype=dtype, device=place)
     if is_numpy(like) and (smoothing.radius == 0 or _filter_is_cheaper(shape, smoothing)):
-        return _LineFilter(shape, smoothing)
+        return _LineFilter(smoothing)
     return _Products(shape, smoothing, like)
 
 
@@ -154,7 +154,7 @@ def gaussian(frames: Array, smoothing: Smoothing) -> Array:
 class _LineFilter:
     """:func:`scipy.ndimage.gaussian_filter` on each frame."""
 
-    def __init__(self, shape: Shape, smoothing: Smoothing) -> None:
+    def __init__(self, smoothing: Smoothing) -> None:
         self._smoothing = smoothing
 
     def project(self, rows_of: Callable[[slice], Array]) -> Array:

@@ -147,8 +147,8 @@ def plot_removed_rings(removed: Any, std: Any = None, *, axes: Any = None, show:
     'change, standard errors'
     """
     multiplier, shape = map_of(removed, "multiplier_", "removed")
-    if hasattr(removed, "relative_variance"):
-        std = np.sqrt(removed.relative_variance())
+    if hasattr(removed, "variance_"):
+        std = np.sqrt(removed.variance_)
     if std is not None and np.shape(std) != shape:
         raise InputError(f"`std` has shape {np.shape(std)}, but `removed` has shape {shape}.")
     percent = 100 * (multiplier - 1)

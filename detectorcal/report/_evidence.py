@@ -12,6 +12,8 @@ import numpy as np
 from sklearn.base import clone
 
 from detectorcal import _validation as validation
+from detectorcal._camera import parameters_with_maps
+from detectorcal._defects import is_hopeless
 from detectorcal._errors import DetectorcalWarning, InputError
 from detectorcal._execution import as_frames, mean_frame
 from detectorcal._typing import Array, Float64, Shape, Stack
@@ -71,8 +73,13 @@ class Evidence:
 
     @property
     def n_bad(self) -> int:
-        """Number of pixels that could not be calibrated."""
+        """Number of pixels that are marked: not calibrated, or not to be relied on."""
         return int(np.count_nonzero(self.calibrator.defects_))
+
+    @property
+    def n_lost(self) -> int:
+        """Number of those that are not calibrated, and keep coefficient 1."""
+        return int(np.count_nonzero(is_hopeless(self.calibrator.defects_)))
 
     @property
     def known_error(self) -> float:
@@ -187,7 +194,7 @@ def _repeat(
     most = max(FEWEST_FRAMES, int(FITTED_PIXELS / calibrator.n_features_in_))
     numbers = np.unique(np.linspace(0, n_frames - 1, min(most, n_frames)).round().astype(int))
     halves, maps = [], {}
-    for name, value in calibrator.get_params().items():  # what is of the detector's shape is cut with it
+    for name, value in parameters_with_maps(calibrator).items():  # maps are cut with it
         if isinstance(value, np.ndarray) and value.shape == calibrator.detector_shape_:
             maps[name] = value[window]
     for first in (0, 1):

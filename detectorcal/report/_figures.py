@@ -150,9 +150,8 @@ def _defects(evidence: Evidence) -> Picture | None:
             ax,
             "defects",
             "Pixels not to be trusted",
-            f"{count(evidence.n_bad, 'pixel')} of {whole(evidence.calibrator.n_features_in_)} could not be "
-            "calibrated. "
-            "They keep coefficient 1.",
+            f"{count(evidence.n_bad, 'pixel')} of {whole(evidence.calibrator.n_features_in_)}. "
+            f"{whole(evidence.n_lost)} of them could not be calibrated, and keep coefficient 1.",
         )
 
 

@@ -120,7 +120,9 @@ def _of_fit(evidence: Evidence) -> Iterator[Row]:
     yield "Detector", size, count(calibrator.n_features_in_, "pixel")
     n_frames = count(calibrator.n_frames_seen_, "frame")
     yield "Sweep", n_frames, f"mean level {number(evidence.level, 'DN')} above dark"
-    yield "Not calibrated", count(evidence.n_bad, "pixel"), "they keep coefficient 1 and are marked"
+    yield "Not calibrated", count(evidence.n_lost, "pixel"), "they keep coefficient 1 and are marked"
+    n_doubtful = evidence.n_bad - evidence.n_lost
+    yield "Not to be relied on", count(n_doubtful, "pixel"), "calibrated, and marked for their behaviour"
     own = "spread of the pixels' own gain, noise taken off: robust, over 20 pixels"
     yield "PRNU", percent(evidence.pattern_std), own
     error = f"standard error of a coefficient, median; 95 % of them: up to {percent(evidence.error_95)}"

@@ -14,6 +14,7 @@ from scipy.signal import savgol_filter
 from detectorcal import _validation as validation
 from detectorcal._defects import DEFECTS
 from detectorcal._errors import InputError
+from detectorcal._provenance import history_of
 from detectorcal._streaming import single_threaded_blas
 from detectorcal._typing import Float64, Stack
 from detectorcal.calibrator import DetectorCalibrator
@@ -31,9 +32,6 @@ __all__ = ["Scan", "look_at_scan"]
 
 MOST_PROJECTIONS = 360
 """Rows of the sinogram: more than a figure shows, and quickly read."""
-
-TRANSMISSION_BELOW = 0.5
-"""Corrected value over raw DN: about 1 where the result is DN, far less where it was divided by a flat."""
 
 FAINTEST = 1e-3
 """Transmissions below this are noise; the logarithm stops there."""
@@ -89,6 +87,14 @@ class Scan:
         return before, after
 
 
+def _transmission(values: Float64, corrected: Any) -> Float64:
+    """Give transmissions, of which a file may hold -log, as its record tells."""
+    history = history_of(corrected) or {}
+    parameters = history.get("parameters")
+    is_log = isinstance(parameters, dict) and parameters.get("log") is True
+    return np.exp(-values) if is_log else values
+
+
 def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark: Any = None) -> Scan:
     """Compare a row of a raw scan with the same row corrected.
 
@@ -97,7 +103,8 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
     calibrator : DetectorCalibrator
         Fitted.
     scan, corrected : arrays or stacks of shape (n_projections, *detector_shape)
-        Raw projections, DN, and what correction made of them.
+        Raw projections, DN, and what correction made of them: transmissions or DN. Of -log(T) only a file
+        that ``detectorcal correct --log`` wrote, which tells of it.
     dark : number, array or stack, optional
         Of the projections, DN; by default that of the calibration.
 
@@ -112,11 +119,15 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
             f"the scan has shape {tuple(raw.shape)} and the corrected one {tuple(done.shape)}: both must be "
             f"the same projections of the calibration's detector, {shape}."
         )
+    if history_of(scan) is not None:
+        raise InputError(
+            f"`{scan.path}` is corrected already. Give the raw scan first, then what was made of it."
+        )
     dark_map = dark_of(calibrator, dark, "the scan")
     row = _middle_row(calibrator.defects_) if len(shape) == 2 else None
     chosen = np.unique(np.linspace(0, raw.shape[0] - 1, MOST_PROJECTIONS).round().astype(int))
     measured = _row(raw, chosen, row) - (dark_map if row is None else dark_map[row])
-    after = _row(done, chosen, row)
+    after = _transmission(_row(done, chosen, row), corrected)
     smoothing = calibrator._checked_parameters()
     if smoothing.regions is not None and row is not None:
         smoothing = replace(smoothing, regions=smoothing.regions.part(row))

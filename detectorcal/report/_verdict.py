@@ -33,7 +33,7 @@ GOOD_RINGS, MOST_RINGS = 1.0, 3.0
 """Rings over the noise of a column: at 1 they add 41 % to it, at 3 they are three times as strong."""
 
 FEW_BAD, MANY_BAD = 1e-3, 1e-2
-"""Share of pixels that could not be calibrated: above the second their neighbours cannot stand in."""
+"""Share of pixels not to be trusted: above the second their neighbours cannot stand in."""
 
 DISAGREEMENT = 1.5
 """Error that two halves of the sweep show, over that which photon noise explains."""
@@ -46,8 +46,8 @@ THRESHOLDS = (
     f"the system gain in DN per electron. Up to {GOOD_RINGS:g} is good: rings are no stronger than the "
     "noise. "
     f"Above {MOST_RINGS:g} more light is needed. Behind a sample s is smaller, and so are the rings.",
-    f"Pixels that could not be calibrated: up to {100 * FEW_BAD:g} % is good, above {100 * MANY_BAD:g} % "
-    "poor.",
+    f"Pixels not to be trusted, the mask's left out: up to {100 * FEW_BAD:g} % is good, above "
+    f"{100 * MANY_BAD:g} % poor.",
     f"Two halves of the sweep agree where their difference is below {DISAGREEMENT:g} times what photon noise "
     "makes of it.",
     "The pixels' own spread is that of the coefficients over their Gaussian of 20 pixels, robust, with the "
@@ -87,7 +87,7 @@ def judge(evidence: Evidence, scan: Scan | None, n_projections: int) -> tuple[Ve
     verdicts : list of Verdict
     """
     pixels = _pixels(evidence)
-    if evidence.n_bad == evidence.calibrator.n_features_in_:
+    if evidence.n_lost == evidence.calibrator.n_features_in_:
         return Verdict("poor", "", "No pixel could be calibrated. Do not correct images with this."), [pixels]
     ratio = ring_ratio(evidence, scan, n_projections)
     light, rings = _light(evidence), _rings(ratio, n_projections, scan)
@@ -184,15 +184,15 @@ def _pixels(evidence: Evidence) -> Verdict:
     defects = evidence.calibrator.defects_
     if not evidence.n_bad:
         return Verdict("good", question, "None is marked.")
-    share = np.count_nonzero(defects & ~np.uint8(DEFECTS["user"])) / defects.size  # a gap is no failure
+    n_own = int(np.count_nonzero(defects & ~np.uint8(DEFECTS["user"])))  # a gap is no failure
+    share = n_own / defects.size
     counts = {cause: int(np.count_nonzero(defects & bit)) for cause, bit in DEFECTS.items()}
     causes = ", ".join(f"{whole(n)} {cause}" for cause, n in counts.items() if n)
     return Verdict(
         "good" if share <= FEW_BAD else "fair" if share <= MANY_BAD else "poor",
         question,
-        f"{count(evidence.n_bad, 'pixel')} of {whole(defects.size)}, {percent(share)}: {causes}. The map of "
-        "defects and "
-        "the pixel inspector show them.",
+        f"{count(n_own, 'pixel')} of {whole(defects.size)}, {percent(share)}; by cause, the mask's included: "
+        f"{causes}. The map of defects and the pixel inspector show them.",
     )
 
 
