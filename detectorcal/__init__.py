@@ -9,7 +9,23 @@ from importlib import import_module
 from typing import Any
 
 from detectorcal._average import average
-from detectorcal._errors import DetectorcalError, DetectorcalWarning
+from detectorcal._errors import (
+    AccessError,
+    ClusterError,
+    DamagedFileError,
+    DetectorcalError,
+    DetectorcalWarning,
+    DeviceError,
+    FileFormatError,
+    InputError,
+    InputTypeError,
+    MissingDependencyError,
+    MissingFileError,
+    NewerProtocolError,
+    OutputExistsError,
+    TooLargeError,
+    WriteError,
+)
 from detectorcal._version import __version__
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.correction import Correction
@@ -18,12 +34,25 @@ from detectorcal.rings import RingSuppressor
 from detectorcal.scan import ScanCorrection
 
 __all__ = [
+    "AccessError",
+    "ClusterError",
     "Correction",
+    "DamagedFileError",
     "DetectorCalibrator",
     "DetectorcalError",
     "DetectorcalWarning",
+    "DeviceError",
+    "FileFormatError",
+    "InputError",
+    "InputTypeError",
+    "MissingDependencyError",
+    "MissingFileError",
+    "NewerProtocolError",
+    "OutputExistsError",
     "RingSuppressor",
     "ScanCorrection",
+    "TooLargeError",
+    "WriteError",
     "__version__",
     "average",
     "correct_image",

@@ -14,12 +14,17 @@ class DetectorcalError(Exception):
 
     Examples
     --------
-    >>> from detectorcal import DetectorCalibrator, DetectorcalError
+    >>> from detectorcal import DetectorCalibrator, DetectorcalError, MissingFileError
     >>> try:
     ...     DetectorCalibrator(sigma=-1).fit([[1.0, 2.0], [2.0, 4.0]])
     ... except DetectorcalError as error:
     ...     print(error, isinstance(error, ValueError))
     `sigma` must be a finite number above 0, got -1. True
+    >>> try:
+    ...     DetectorCalibrator.load("of_last_year.h5")
+    ... except MissingFileError as error:
+    ...     print(isinstance(error, DetectorcalError), isinstance(error, FileNotFoundError))
+    True True
     """
 
     def __reduce__(self) -> tuple[Any, ...]:

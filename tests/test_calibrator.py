@@ -430,6 +430,22 @@ class TestOut:
         with pytest.raises(InputError, match="C-contiguous"):
             cal.transform(sweep.reshape(4, 5, *SHAPE), out=wide.reshape(4, 5, 24, 60)[..., ::2])
 
+    def test_a_writer_takes_batches(self, cal, sweep, monkeypatch):
+        """Frames in memory as well: what is written must not first be made as a whole."""
+        monkeypatch.setattr("detectorcal._streaming.BATCH_BYTES", 2 * sweep[0].nbytes)
+        written = np.zeros(sweep.shape, np.float32)
+
+        class Writer:
+            shape, dtype, runs = sweep.shape, np.dtype(np.float32), []
+
+            def __setitem__(self, run, frames):
+                self.runs.append(run)
+                written[run] = frames
+
+        cal.transform(sweep, out=Writer())
+        assert [run.start for run in Writer.runs] == [0, 8, 16]
+        np.testing.assert_array_equal(written, cal.transform(sweep))
+
     @pytest.mark.parametrize("name", ["out.h5", "out.tif", "out.zarr"])
     def test_a_file(self, cal, sweep, tmp_path, name):
         with create_frames(tmp_path / name, sweep.shape, "float32") as writer:

@@ -675,6 +675,19 @@ def test_bitshuffle(tmp_path):
 # --- zarr and npz
 
 
+@pytest.mark.parametrize("line", [False, True])
+def test_a_stack_beside_a_map_is_chosen_alike_in_hdf5_and_zarr(tmp_path, line):
+    stack, image = np.arange(60.0).reshape(3, 4, 5), np.ones((4, 5))
+    group = zarr.open_group(str(tmp_path / "two.zarr"), mode="w")
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        for name, values in (("stack", stack), ("map", image)):
+            file[name] = values
+            group.create_array(name, shape=values.shape, dtype=values.dtype)[...] = values
+    for name in ("two.h5", "two.zarr"):
+        with open_frames(tmp_path / name, line=line) as frames:
+            np.testing.assert_array_equal(frames[:], image if line else stack)
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_zarr_groups(tmp_path, zarr_format):
     path = tmp_path / "a.zarr"

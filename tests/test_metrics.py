@@ -109,6 +109,11 @@ def test_linearity_error_is_that_of_the_least_relative_line():
     assert metrics.linearity_error(exposure, signal, 3800) == pytest.approx(expected, rel=1e-4)
 
 
+def test_linearity_needs_two_exposures():
+    with pytest.raises(InputError, match=r"`exposure` must hold two values .* but all are 1"):
+        metrics.linearity_error([1, 1, 1], [100, 200, 300], 1000.0)
+
+
 def test_linearity_is_judged_between_5_and_95_per_cent_only():
     exposure = np.linspace(0.2, 10, 50)
     signal = 100 * exposure

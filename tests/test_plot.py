@@ -287,6 +287,18 @@ class TestScans:
         assert sum(p.get_height() for p in histogram.patches) == rings.report_["n_changed"]
         assert max(p.get_x() + p.get_width() for p in histogram.patches) <= 3.0 + 1e-9
 
+    def test_removed_rings_in_the_standard_errors_of_the_fit(self):
+        """Which are those at the scan's own brightness, and not at the sweep's."""
+        rng = np.random.default_rng(1)
+        sweep = rng.poisson(np.linspace(300, 3000, 12)[:, None, None] * np.ones((32, 100)))
+        flats = rng.poisson(2000, (10, 32, 100))
+        cal = DetectorCalibrator(sigma=8, method="curved", system_gain=1.0).fit(sweep, dark=0)
+        correction = cal.correction(flats)
+        rings = RingSuppressor(correction).fit(correction.transform(rng.poisson(200, (60, 32, 100))))
+        _, histogram = plot.plot_removed_rings(rings)
+        assert max(p.get_x() + p.get_width() for p in histogram.patches) <= 3.0 + 1e-9
+        assert np.nanmax(np.abs(np.log(rings.multiplier_)) / np.sqrt(rings.variance_)) <= 3.0 + 1e-9
+
 
 ARRAY = np.ones((20, 30))
 CALLS = [

@@ -20,7 +20,7 @@ from detectorcal import DetectorCalibrator, DetectorcalWarning, simulate
 from detectorcal._errors import InputError, MissingDependencyError, MissingFileError, OutputExistsError
 from detectorcal.calibrator import DEFECTS
 from detectorcal.cli import main
-from detectorcal.io import open_frames
+from detectorcal.io import create_frames, open_frames
 from detectorcal.report import write_report
 from detectorcal.report._evidence import _Chosen, gather, some_of
 from detectorcal.report._inspector import MOST_PIXELS, MOST_POINTS, choose_pixels
@@ -461,6 +461,40 @@ class TestPage:
         n_pixels = SHAPE[0] * SHAPE[1]
         assert f"{n_pixels} pixels of {n_pixels}. {n_pixels} of them could not be calibrated" in page.said
         assert "nan" not in page.said.lower()
+
+    def test_noisy_pixels_keep_their_coefficient(self, demo, tmp_path):
+        """They are calibrated, so that the page must not say otherwise."""
+        calibrator, sweep, *_ = demo
+        noisy = clone(calibrator).fit(sweep, dark=100.0)
+        noisy.defects_[3, 4] |= 4
+        _, page = page_of(tmp_path, noisy, sweep=sweep)
+        n_lost = np.count_nonzero(noisy.defects_ & 32)
+        n_marked = np.count_nonzero(noisy.defects_)
+        assert f"{n_marked} pixel" in page.said
+        assert f"{n_lost} of them could not be calibrated" in page.said
+
+    def test_a_file_of_logarithms_is_read_as_transmissions(self, demo, tmp_path):
+        calibrator, _, scan, corrected = demo
+        for name, values, log in (("t.h5", corrected, False), ("log.h5", -np.log(corrected), True)):
+            record = {"provenance": {"parameters": {"log": log}}}
+            with create_frames(tmp_path / name, scan.shape, "float64", attributes=record) as out:
+                out[:] = values
+        plain = look_at_scan(calibrator, scan, corrected)
+        for name in ("t.h5", "log.h5"):
+            with open_frames(tmp_path / name) as stack:
+                found = look_at_scan(calibrator, scan, stack)
+            np.testing.assert_allclose(found.after, plain.after, rtol=1e-6, atol=1e-9)
+            assert found.stripes == pytest.approx(plain.stripes, rel=1e-5)
+
+    def test_a_flattened_mask(self, demo, tmp_path):
+        _, sweep, *_ = demo
+        mask = np.zeros(SHAPE, bool)
+        mask[5, 6] = True
+        flat = DetectorCalibrator(sigma=8, mask=mask.ravel(), detector_shape=SHAPE)
+        flat.fit(sweep.reshape(len(sweep), -1), dark=100.0)
+        headline, page = page_of(tmp_path, flat, sweep=sweep)
+        assert headline.grade in ("good", "fair", "poor")
+        assert "1 user" in page.said
 
     def test_captions_say_what_was_thinned(self, tmp_path):
         sweep = np.random.default_rng(0).poisson(
