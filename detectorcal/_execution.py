@@ -34,6 +34,7 @@ from detectorcal._streaming import (
     WriteBehind,
     batches,
     cut,
+    evenly,
     is_resident,
     read,
     read_ahead,
@@ -380,7 +381,7 @@ class _Framed:
 
 def some_frames(stack: Stack, n_frames: int) -> Any:
     """Give frames evenly spread over a stack: read, unless they are a Dask array's."""
-    chosen = np.unique(np.linspace(0, stack.shape[0] - 1, n_frames).round().astype(int)).tolist()
+    chosen = evenly(stack.shape[0], n_frames).tolist()
     if is_dask(stack):
         return stack[chosen]
     parts = [read(stack, slice(number, number + 1)) for number in chosen]

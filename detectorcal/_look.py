@@ -11,7 +11,7 @@ import numpy as np
 from detectorcal._arrays import is_dask, to_host
 from detectorcal._defects import DEFECTS
 from detectorcal._execution import row_blocks, some_frames
-from detectorcal._streaming import Threads, read, single_threaded_blas
+from detectorcal._streaming import Threads, evenly, read, single_threaded_blas
 from detectorcal._typing import Float64, Shape, Stack
 from detectorcal._validation import float_dtype
 from detectorcal.kernels.looking import unlike_neighbours
@@ -101,7 +101,7 @@ def _one_by_one(stack: Stack, n_frames: int) -> Iterator[np.ndarray]:
     if is_dask(stack):
         yield from np.asarray(some_frames(stack, n_frames))  # one graph: what they are made of is made once
         return
-    for number in np.unique(np.linspace(0, stack.shape[0] - 1, n_frames).round().astype(int)).tolist():
+    for number in evenly(stack.shape[0], n_frames).tolist():
         yield to_host(read(stack, slice(number, number + 1)))[0]
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "WriteBehind",
     "batches",
     "cut",
+    "evenly",
     "read",
     "read_ahead",
     "single_threaded_blas",
@@ -106,6 +107,12 @@ def _round_up(number: int, step: int) -> int:
 def cut(length: int, size: int) -> list[slice]:
     """Cut a range into slices of one size, the last of which may be shorter."""
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def evenly(length: int, number: int) -> np.ndarray:
+    """Give up to so many indices of a range, evenly spread over it, the first and the last among them."""
+    chosen: np.ndarray = np.unique(np.linspace(0, length - 1, number).round().astype(int))
+    return chosen
 
 
 def is_resident(stack: Stack) -> bool:

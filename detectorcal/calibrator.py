@@ -34,9 +34,9 @@ from detectorcal.correction import Correction
 from detectorcal.kernels.accumulation import Accumulation
 from detectorcal.kernels.causes import find_causes
 from detectorcal.kernels.correction import Inverse, scale_map
-from detectorcal.kernels.curve import SMALLEST_SPAN, Curved, level_span
+from detectorcal.kernels.curve import Curved, level_span
 from detectorcal.kernels.line import Croton, Photon
-from detectorcal.kernels.model import Curve, ResponseModel, StraightLine, Sums, add_sums
+from detectorcal.kernels.model import SMALLEST_SPAN, Curve, ResponseModel, StraightLine, Sums, add_sums
 from detectorcal.kernels.piecewise import fill_within, gaussian_within
 from detectorcal.kernels.regions import Regions, user_mask
 from detectorcal.kernels.smoothing import Smoothing

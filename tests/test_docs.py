@@ -190,7 +190,8 @@ PUBLIC = [
 DESCRIBED = [(name, thing) for name, thing in PUBLIC if inspect.isclass(thing) or inspect.isroutine(thing)]
 
 
-ERRORS = [thing for _, thing in DESCRIBED if isinstance(thing, type) and issubclass(thing, Exception)]
+CLASSES = [thing for _, thing in DESCRIBED if inspect.isclass(thing)]
+ERRORS = [kind for kind in CLASSES if issubclass(kind, detectorcal.DetectorcalError)]
 
 
 @pytest.mark.parametrize("thing", [pytest.param(thing, id=name) for name, thing in DESCRIBED])

@@ -29,7 +29,7 @@ from detectorcal.kernels.blocks import (
     usual,
     usual_at,
 )
-from detectorcal.kernels.model import ROW_STEP, Evidence, sampled_rows
+from detectorcal.kernels.model import ROW_STEP, SMALLEST_SPAN, Evidence, sampled_rows
 
 __all__ = ["COURSE", "find_causes", "line_evidence"]
 
@@ -68,9 +68,6 @@ LARGEST_SATURATED_SHARE = 0.5
 
 ENOUGH_FRAMES = 0.9
 """A pixel that took part in less than this share of the frames of those around is not compared with them."""
-
-SMALLEST_RELATIVE_SPAN = 0.05
-"""Relative spread of the levels under which nothing is concluded on curvature."""
 
 
 def find_causes(
@@ -155,7 +152,7 @@ def _nonlinear(
     usual_scatter = usual_at(root, shape, at).level ** 2
     std = np.sqrt(here.bend_variance * np.maximum(here.scatter, usual_scatter))
     limit = np.maximum(N_SPREADS * np.maximum(std, around.spread), SMALLEST_BEND / (EVEN_RANGE * here.spread))
-    found = (np.abs(here.bend - around.level) > limit) & (here.spread > SMALLEST_RELATIVE_SPAN * here.level)
+    found = (np.abs(here.bend - around.level) > limit) & (here.spread > SMALLEST_SPAN * here.level)
     at = only(at, found)
     beside = near(lambda places: evidence(places).bend, shape, at)
     return only(at, np.abs(here.bend[found] - beside) > limit[found])
@@ -191,7 +188,7 @@ def line_evidence(
         lean, cubed, fourth = (_course(sums, name, power) for power, name in enumerate(COURSE, start=2))
         schur = np.maximum(cubed - lean**2, 0)
         spread = np.sqrt(schur)
-        spans = spread > SMALLEST_RELATIVE_SPAN * lean  # of equal levels, the bend is rounding over rounding
+        spans = spread > SMALLEST_SPAN * lean  # of equal levels, the bend is rounding over rounding
         curl = fourth - cubed**2 / lean
         per_bend = np.where(spans, 1 / schur, 0)
         lost = cubed / lean + curl * per_bend

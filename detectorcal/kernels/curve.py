@@ -32,7 +32,7 @@ import numpy as np
 from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array, Float64
 from detectorcal.kernels.blocks import Index
-from detectorcal.kernels.model import Curve, Evidence, Response, Sums, sampled_rows
+from detectorcal.kernels.model import SMALLEST_SPAN, Curve, Evidence, Response, Sums, sampled_rows
 from detectorcal.kernels.pairs import (
     CHI_SQUARED_DENSITY,
     CHI_SQUARED_MEDIAN,
@@ -48,11 +48,6 @@ from detectorcal.kernels.pairs import (
 __all__ = ["Curved", "Noise", "estimate_noise", "frame_sums", "level_span", "posterior"]
 
 MOMENTS = ("w_s2", "w_s3", "w_s4", "w_sr", "w_s2r")
-
-SMALLEST_SPAN = 0.05
-"""Relative spread of the levels that a pixel saw under which nothing is concluded on curvature: it would be
-wilder than any detector's before it stood out, and single precision begins to lose it."""
-
 
 CHANCE = 3.0
 """Standard errors by which the pixels' curvatures must spread more than their noise for there to be any."""

@@ -15,10 +15,10 @@ import numpy as np
 from scipy import ndimage
 
 from detectorcal._arrays import is_numpy, namespace
-from detectorcal._typing import Array
+from detectorcal._typing import Array, Float64
 from detectorcal.kernels.smoothing import Smoothing, gaussian
 
-__all__ = ["fill_masked", "find_spots", "median_of_neighbours"]
+__all__ = ["fill_masked", "find_spots", "median_of_neighbours", "robust_std"]
 
 FILL_SIGMA = 3.0
 """Width in pixels of the first filling: wide enough to average noise, narrow enough to follow a beam."""
@@ -110,6 +110,11 @@ def _shifts(frames: Array, axis: int, reach: int) -> list[Array]:
         xp.take(frames, last - xp.abs(last - (positions + shift) % max(2 * last, 1)), axis=axis)
         for shift in range(-reach, reach + 1)
     ]
+
+
+def robust_std(values: Float64) -> float:
+    """Give the standard deviation that the median absolute deviation tells, of values that are all finite."""
+    return MAD_TO_STD * float(np.median(np.abs(values - np.median(values))))
 
 
 def find_spots(frames: Array, medians: Array, n_spreads: float) -> Array:

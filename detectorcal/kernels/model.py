@@ -19,6 +19,7 @@ __all__ = [
     "COMMON",
     "EXTREMES",
     "ROW_STEP",
+    "SMALLEST_SPAN",
     "Curve",
     "Evidence",
     "Response",
@@ -38,6 +39,10 @@ reading the saturation, and its expected values, DN."""
 
 ROW_STEP = 16
 """What is one number, or smooth over the detector, is summed in every so many-th row of an area only."""
+
+SMALLEST_SPAN = 0.05
+"""Relative spread of the levels that a pixel saw under which nothing is concluded on curvature: it would be
+wilder than any detector's before it stood out, and single precision begins to lose it."""
 
 EXTREMES = frozenset({"highest"})
 """What is no sum but a largest value, and is merged as such."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from detectorcal._arrays import namespace, sum_of_products
 from detectorcal._typing import Array, Float64
-from detectorcal.kernels.masking import MAD_TO_STD, fill_masked
+from detectorcal.kernels.masking import fill_masked, robust_std
 from detectorcal.kernels.model import Sums
 from detectorcal.kernels.smoothing import Smoothing, gaussian
 
@@ -215,6 +215,5 @@ def _object_variance(e: Float64, known: Float64, judged: np.ndarray) -> Float64:
     spread = np.zeros((len(e), 1))
     for row, (values, used) in enumerate(zip(e, judged, strict=True)):
         if used.any():
-            deviation = np.abs(values[used] - np.median(values[used]))
-            spread[row] = (MAD_TO_STD * np.median(deviation)) ** 2 - known[row, used].mean()
+            spread[row] = robust_std(values[used]) ** 2 - known[row, used].mean()
     return np.maximum(spread, 0.0)

@@ -8,6 +8,7 @@ import numpy as np
 
 from detectorcal._errors import InputError
 from detectorcal.calibrator import DEFECTS
+from detectorcal.kernels.masking import robust_std
 from detectorcal.plot._common import (
     BLUE,
     LEGEND_ABOVE,
@@ -102,7 +103,7 @@ def _draw_line(ax: Axes, coef: np.ndarray, errors: Any) -> None:
 def _draw_histogram(ax: Axes, coef: np.ndarray, errors: Any) -> None:
     """All coefficients; what lies outside the bins is counted in the title."""
     middle = float(np.median(coef))
-    spread = 1.4826 * float(np.median(np.abs(coef - middle))) or float(np.std(coef)) or 0.01
+    spread = robust_std(coef) or float(np.std(coef)) or 0.01
     low, high = (
         max(float(coef.min()), middle - WIDEST * spread),
         min(float(coef.max()), middle + WIDEST * spread),

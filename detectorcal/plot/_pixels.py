@@ -221,9 +221,10 @@ def accumulation_of(calibrator: DetectorCalibrator, shape: Shape) -> Accumulatio
 
 
 def _dark_map(dark: Any, shape: Shape, calibrator: DetectorCalibrator | None) -> Float64:
+    if calibrator is not None:
+        return calibrator._dark_for_images(dark)
     if dark is None:
-        own = None if calibrator is None else calibrator._dark_for_images(None)
-        return np.zeros(shape) if own is None else own
+        return np.zeros(shape)
     return mean_frame(as_frames(validation.as_map_stack("dark", dark, shape), shape), batch_size=None)
 
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from detectorcal import _validation as validation
 from detectorcal._errors import InputError
-from detectorcal._execution import as_frames, mean_frame
-from detectorcal._streaming import single_threaded_blas
+from detectorcal._streaming import evenly, single_threaded_blas
 from detectorcal._typing import Float64, Stack
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.kernels.masking import fill_masked
@@ -90,14 +89,10 @@ def plot_residuals(
     """
     shape = tuple(sweep.shape[1:])
     kind = accumulation_of(calibrator, shape)
-    dark_map = (
-        calibrator._dark_for_images(None)
-        if dark is None
-        else mean_frame(as_frames(validation.as_map_stack("dark", dark, shape), shape), batch_size=None)
-    )
+    dark_map = calibrator._dark_for_images(dark)
     good = np.flatnonzero(calibrator.defects_ == 0)
     pixels = np.sort(np.random.default_rng(seed).permutation(good)[:SAMPLED_PIXELS])
-    frames = np.unique(np.linspace(0, sweep.shape[0] - 1, SAMPLED_FRAMES).round().astype(int))
+    frames = evenly(sweep.shape[0], SAMPLED_FRAMES)
     points = points_of(sweep, dark_map, kind, pixels, frames)
     (ax,) = on_axes(ax)
     corrected = corrected_at(calibrator, points, pixels)

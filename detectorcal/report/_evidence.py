@@ -14,11 +14,12 @@ from sklearn.base import clone
 from detectorcal import _validation as validation
 from detectorcal._camera import parameters_with_maps
 from detectorcal._defects import is_hopeless
-from detectorcal._errors import DetectorcalWarning, InputError
-from detectorcal._execution import as_frames, mean_frame
+from detectorcal._errors import DetectorcalWarning
+from detectorcal._execution import as_frames
+from detectorcal._streaming import evenly
 from detectorcal._typing import Array, Float64, Shape, Stack
 from detectorcal.calibrator import DetectorCalibrator
-from detectorcal.kernels.masking import MAD_TO_STD
+from detectorcal.kernels.masking import robust_std
 from detectorcal.plot._pixels import accumulation_of
 from detectorcal.plot._response import relative_pattern
 
@@ -138,25 +139,12 @@ def _as_sweep(calibrator: DetectorCalibrator, sweep: Any, dark: Any, dark_per_fr
     if dark_per_frame:
         darks = as_frames(validation.as_darks_per_frame(dark, stack.shape[0], shape, flattened=False), shape)
     else:
-        darks = dark_of(calibrator, dark, "the sweep")
+        darks = calibrator._dark_for_images(dark)
     window = _middle_of(shape)
     repeat = np.full(shape, np.nan)
     if stack.shape[0] > 1:
         repeat[window] = _repeat(calibrator, stack, darks, dark_per_frame, window)
     return Sweep(stack, darks, repeat, window)
-
-
-def dark_of(calibrator: DetectorCalibrator, dark: Any, whose: str) -> Float64:
-    """Give the dark to be subtracted: that given, averaged, or the calibration's own."""
-    shape = calibrator.detector_shape_
-    if dark is not None:
-        return mean_frame(as_frames(validation.as_map_stack("dark", dark, shape), shape), batch_size=None)
-    if calibrator.dark_ is None:
-        raise InputError(
-            "this calibration was fitted with one dark per frame and has none of its own: give that of "
-            f"{whose}, `dark=`."
-        )
-    return calibrator.dark_
 
 
 def some_of(chosen: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -192,7 +180,7 @@ def _repeat(
     """
     n_frames = stack.shape[0]
     most = max(FEWEST_FRAMES, int(FITTED_PIXELS / calibrator.n_features_in_))
-    numbers = np.unique(np.linspace(0, n_frames - 1, min(most, n_frames)).round().astype(int))
+    numbers = evenly(n_frames, min(most, n_frames))
     halves, maps = [], {}
     for name, value in parameters_with_maps(calibrator).items():  # maps are cut with it
         if isinstance(value, np.ndarray) and value.shape == calibrator.detector_shape_:
@@ -233,7 +221,7 @@ def _spread(values: Float64) -> float:
     known = values[np.isfinite(values)]
     if not known.size:
         return math.nan
-    return MAD_TO_STD * float(np.median(np.abs(known - np.median(known))))
+    return robust_std(known)
 
 
 def _without_noise(spread: float, error: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from detectorcal._streaming import evenly
 from detectorcal._typing import Float64
 from detectorcal.calibrator import DEFECTS
 from detectorcal.plot._common import PALETTE, SEQUENTIAL, reduced, scale_of
@@ -134,7 +135,7 @@ def read_points(evidence: Evidence, inspected: Inspected) -> tuple[Points, Point
     n_pixels = evidence.calibrator.n_features_in_
     kind = accumulation_of(evidence.calibrator, shape)
     most = min(MOST_POINTS // len(inspected.places), max(FEWEST_FRAMES, int(SMOOTHED_PIXELS / n_pixels)))
-    frames = np.unique(np.linspace(0, sweep.frames.shape[0] - 1, most).round().astype(int))
+    frames = evenly(sweep.frames.shape[0], most)
     good = np.flatnonzero(evidence.calibrator.defects_ == 0)
     sample = np.sort(np.random.default_rng(0).permutation(good)[:SAMPLED_PIXELS])
     both = np.concatenate([inspected.places, sample])

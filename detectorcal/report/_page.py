@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from detectorcal._version import __version__
-from detectorcal.kernels.masking import MAD_TO_STD
+from detectorcal.kernels.masking import robust_std
 from detectorcal.report._evidence import Evidence
 from detectorcal.report._figures import Picture
 from detectorcal.report._inspector import MAP_PIXELS, as_json
@@ -143,8 +143,9 @@ def _of_noise(evidence: Evidence) -> Iterator[Row]:
     if dark is None:
         yield "Dark", "one per frame", "not kept in the calibration"
         return
-    yield "Dark", number(float(np.mean(dark)), "DN"), "mean"
-    spread = MAD_TO_STD * float(np.median(np.abs(dark - np.median(dark))))
+    known = dark[np.isfinite(dark)]
+    yield "Dark", number(float(np.mean(known)), "DN"), "mean"
+    spread = robust_std(known)
     electrons = f"{number(spread / gain, 'e⁻')}: " if gain > 0 else ""
     yield "DSNU, at most", number(spread, "DN"), f"{electrons}robust spread of the mean dark, noise included"
 

@@ -15,17 +15,16 @@ from detectorcal import _validation as validation
 from detectorcal._defects import DEFECTS
 from detectorcal._errors import InputError
 from detectorcal._provenance import history_of
-from detectorcal._streaming import single_threaded_blas
+from detectorcal._streaming import evenly, single_threaded_blas
 from detectorcal._typing import Float64, Stack
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.correction import Correction
 from detectorcal.io import FrameStack
-from detectorcal.kernels.masking import MAD_TO_STD
+from detectorcal.kernels.masking import robust_std
 from detectorcal.kernels.piecewise import fill_within, gaussian_within
 from detectorcal.kernels.smoothing import Smoothing
 from detectorcal.plot._common import averaged
 from detectorcal.plot._points import response_at
-from detectorcal.report._evidence import dark_of
 from detectorcal.simulate import reconstruct
 
 __all__ = ["Scan", "look_at_scan"]
@@ -123,9 +122,9 @@ def look_at_scan(calibrator: DetectorCalibrator, scan: Any, corrected: Any, dark
         raise InputError(
             f"`{scan.path}` is corrected already. Give the raw scan first, then what was made of it."
         )
-    dark_map = dark_of(calibrator, dark, "the scan")
+    dark_map = calibrator._dark_for_images(dark)
     row = _middle_row(calibrator.defects_) if len(shape) == 2 else None
-    chosen = np.unique(np.linspace(0, raw.shape[0] - 1, MOST_PROJECTIONS).round().astype(int))
+    chosen = evenly(raw.shape[0], MOST_PROJECTIONS)
     measured = _row(raw, chosen, row) - (dark_map if row is None else dark_map[row])
     after = _transmission(_row(done, chosen, row), corrected)
     smoothing = calibrator._checked_parameters()
@@ -216,4 +215,4 @@ def _stripes(sinogram: Float64) -> float:
     if profile.size < 3:
         return 0.0
     difference = profile[1:-1] - (profile[2:] + profile[:-2]) / 2
-    return MAD_TO_STD * float(np.median(np.abs(difference - np.median(difference)))) / math.sqrt(1.5)
+    return robust_std(difference) / math.sqrt(1.5)
