@@ -267,6 +267,18 @@ def test_another_bit_depth_is_noticed(files, scene, capsys):
     assert not capsys.readouterr().err
 
 
+def test_report_notices_another_sweep(files, capsys):
+    run("fit", "sweep.tif", "--dark", "darks.tif", "-o", "cal.h5")
+    capsys.readouterr()
+    run("report", "cal.h5", "--sweep", "sweep.tif", "-o", "one.html")
+    assert not capsys.readouterr().err
+    run("report", "cal.h5", "--sweep", "scan.tif", "-o", "other.html")
+    n_frames = len(tifffile.imread("scan.tif"))
+    assert (
+        f"`scan.tif` has {n_frames} frames, but this calibration was fitted to 20" in capsys.readouterr().err
+    )
+
+
 def test_frames_beyond_the_last_are_told_of(files, capsys):
     run("fit", "sweep.tif", "--dark", "darks.tif", "--frames", "3:50", "-o", "cal.h5")
     assert "`--frames 3:50` goes beyond the 20 frames there are" in capsys.readouterr().err

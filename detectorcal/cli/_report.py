@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from detectorcal._errors import InputError
+from detectorcal._errors import InputError, warn
 from detectorcal._files import refuse_existing
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.cli._command import FILE, Command
@@ -54,11 +54,14 @@ def report(
     calibrator.set_params(n_jobs=jobs)
     sources = {"calibration": calibration, "sweep": sweep, "dark": dark, "scan": scan and " -> ".join(scan)}
     with ExitStack() as files:
+        frames = None if sweep is None else _frames(files, sweep, line)
+        if frames is not None:
+            _warn_of_another_sweep(calibrator, frames)
         raw, corrected = (None, None) if scan is None else (_frames(files, name, line) for name in scan)
         headline = write_report(
             output,
             calibrator,
-            sweep=None if sweep is None else _frames(files, sweep, line),
+            sweep=frames,
             scan=raw,
             corrected=corrected,
             dark=files.enter_context(opened("dark", dark, line)),
@@ -70,6 +73,18 @@ def report(
         )
     if not quiet:
         click.echo(f"{output}: {headline.answer}")
+
+
+def _warn_of_another_sweep(calibrator: DetectorCalibrator, frames: FrameStack) -> None:
+    """Compare the number of frames with that of the sweep that the calibration's record tells of."""
+    inputs = calibrator.provenance_.get("inputs")
+    recorded = inputs.get("sweep") if isinstance(inputs, dict) else None
+    shape = recorded.get("shape") if isinstance(recorded, dict) else None
+    if isinstance(shape, list) and shape and shape[0] != len(frames):
+        warn(
+            f"`{frames.path}` has {len(frames)} frames, but this calibration was fitted to {shape[0]}: is it "
+            "the same sweep?"
+        )
 
 
 def _frames(files: ExitStack, name: str, line: bool) -> FrameStack:
