@@ -86,7 +86,7 @@ def in_words_of(command: click.Command, message: str) -> str:
     }
     for argument in command.params:
         if isinstance(argument, click.Argument):
-            words.setdefault("X", argument.make_metavar(click.Context(command)))
+            words.setdefault("X", argument.human_readable_name)
 
     def told(found: re.Match[str]) -> str:
         word = words.get(OTHERWISE.get(found[1], found[1]))
