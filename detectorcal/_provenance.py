@@ -122,13 +122,17 @@ def read_history(path: _typing.Path) -> dict[str, Any] | None:
 
 
 def history_of(stack: Any) -> dict[str, Any] | None:
-    """Read the record that frames bring which were corrected before; None of raw ones, and of arrays."""
+    """Read the record of a correction that frames bring; None of raw ones, as a demo's are, and of arrays."""
     if not isinstance(stack, FrameStack):
         return None
     try:
-        return read_history(stack.path)
+        history = read_history(stack.path)
     except (DetectorcalError, OSError):  # a pattern, or a format that keeps no attributes
         return None
+    if history is None:
+        return None
+    corrected = "calibration" in history or _mapping(history, "parameters").get("function") == "correct_image"
+    return history if corrected else None
 
 
 def describe(history: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

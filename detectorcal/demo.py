@@ -17,7 +17,8 @@ from detectorcal.io import create_frames
 
 __all__ = ["FILES", "Demonstration", "run", "write"]
 
-FILES = ("sweep.h5", "darks.h5", "flats.h5", "scan.h5", "calibration.h5", "corrected.h5")
+CALIBRATION = "calibration.h5"
+FILES = ("sweep.h5", "darks.h5", "flats.h5", "scan.h5", CALIBRATION, "corrected.h5")
 
 SHAPE = (64, 320)
 N_SWEEP, N_DARKS, N_FLATS, N_ANGLES = 200, 20, 20, 400
@@ -121,6 +122,12 @@ def write(result: Demonstration, folder: _typing.Path) -> None:
     stacks = (result.sweep, result.darks, result.flats, result.scan)
     for name, frames in (*zip(FILES, stacks, strict=False), (FILES[-1], result.corrected)):
         made_by = _provenance.describe_call("demo", result.calibrator)
+        if frames is result.corrected:
+            made_by["calibration"] = {
+                "path": CALIBRATION,
+                "method": result.calibrator.method,
+                "sigma": result.calibrator.sigma,
+            }
         told = {_provenance.KEY: made_by}
         # the raw scan is bare: a layout would bring a flat of 1, which is right for corrected frames alone
         turned: dict[str, Any] = (
@@ -130,4 +137,4 @@ def write(result: Demonstration, folder: _typing.Path) -> None:
             folder / name, frames.shape, frames.dtype, overwrite=True, attributes=told, **turned
         ) as writer:
             writer[:] = frames
-    result.calibrator.save(folder / "calibration.h5", overwrite=True)
+    result.calibrator.save(folder / CALIBRATION, overwrite=True)

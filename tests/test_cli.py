@@ -267,6 +267,16 @@ def test_another_bit_depth_is_noticed(files, scene, capsys):
     assert not capsys.readouterr().err
 
 
+def test_the_files_of_the_demo_are_raw_but_for_the_corrected(files, capsys):
+    run("demo", "--output", "demo", "-q")
+    raw = "-c", "demo/calibration.h5", "--flat", "demo/flats.h5", "-o", "again.h5"
+    run("correct", "demo/scan.h5", *raw)
+    run("report", "demo/calibration.h5", "--scan", "demo/scan.h5", "demo/corrected.h5", "-o", "page.html")
+    capsys.readouterr()
+    run("correct", "demo/corrected.h5", *raw, "--overwrite", code=2)
+    assert "frames are corrected already" in capsys.readouterr().err
+
+
 def test_report_notices_another_sweep(files, capsys):
     run("fit", "sweep.tif", "--dark", "darks.tif", "-o", "cal.h5")
     capsys.readouterr()

@@ -476,7 +476,7 @@ class TestPage:
     def test_a_file_of_logarithms_is_read_as_transmissions(self, demo, tmp_path):
         calibrator, _, scan, corrected = demo
         for name, values, log in (("t.h5", corrected, False), ("log.h5", -np.log(corrected), True)):
-            record = {"provenance": {"parameters": {"log": log}}}
+            record = {"provenance": {"parameters": {"log": log}, "calibration": {}}}
             with create_frames(tmp_path / name, scan.shape, "float64", attributes=record) as out:
                 out[:] = values
         plain = look_at_scan(calibrator, scan, corrected)
