@@ -131,7 +131,9 @@ def history_of(stack: Any) -> dict[str, Any] | None:
         return None
     if history is None:
         return None
-    corrected = "calibration" in history or _mapping(history, "parameters").get("function") == "correct_image"
+    corrected = (
+        "calibration" in history or mapping_in(history, "parameters").get("function") == "correct_image"
+    )
     return history if corrected else None
 
 
@@ -140,16 +142,16 @@ def describe(history: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     The record is a stranger's: nothing in it is taken for granted.
     """
-    for name, value in _mapping(history, "inputs").items():
+    for name, value in mapping_in(history, "inputs").items():
         yield f"{name} {'file' if isinstance(value, dict) else 'given'}", _of_input(value)
-    parameters = _mapping(history, "parameters")
+    parameters = mapping_in(history, "parameters")
     if parameters:
         yield "parameters", ", ".join(f"{name} {value}" for name, value in parameters.items())
-    calibration = _mapping(history, "calibration")
+    calibration = mapping_in(history, "calibration")
     if calibration:
         words = [f"{name} {calibration[name]}" for name in ("method", "sigma") if name in calibration]
         yield "calibration", ", ".join((str(calibration.get("path")), *words, *_checksum(calibration)))
-        for name, text in describe(_mapping(calibration, KEY)):
+        for name, text in describe(mapping_in(calibration, KEY)):
             yield f"calibration's {name}", text
     readout = history.get("readout")
     if isinstance(readout, list):
@@ -161,7 +163,8 @@ def describe(history: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "versions", ", ".join(versions)
 
 
-def _mapping(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def mapping_in(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Give a part of a record that should be a mapping; an empty one where it is none."""
     found = record.get(name)
     return found if isinstance(found, dict) else {}
 

@@ -199,24 +199,6 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         warn_of_lost(plan.neighbours)
         return corrected if std is None else (corrected, std)
 
-    def steps(self, n_frames: int, dtype: np.dtype) -> Steps:
-        """Give what makes corrected frames of raw ones, for who walks through them otherwise.
-
-        Parameters
-        ----------
-        n_frames : int
-            Number of the frames.
-        dtype : dtype
-            Floating precision of the result.
-
-        Returns
-        -------
-        Steps
-            See ``detectorcal.kernels.finishing``.
-        """
-        self._check_drift(n_frames)
-        return self._plan().steps(dtype)
-
     def predict_std(self, values: Float64 | float | None = None) -> Float64:
         """Give the relative standard error of corrected values: what the calibration does not know.
 
@@ -278,6 +260,11 @@ class Correction(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         maps = [m.astype(dtype) for m in (dark, curvature)]
         recorded = record(frames, *(maps if is_dask(frames) else [put_like(m, frames) for m in maps]))
         return reshape(recorded, tuple(straight.shape))
+
+    def _steps(self, n_frames: int, dtype: np.dtype) -> Steps:
+        """Give what makes corrected frames of so many raw ones, for a walk through them of another kind."""
+        self._check_drift(n_frames)
+        return self._plan().steps(dtype)
 
     def _plan(self) -> Plan:
         """Check the parameters, and find out what is done with each pixel."""

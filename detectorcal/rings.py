@@ -151,7 +151,7 @@ class RingSuppressor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         stack, correction = (X.stack, X.correction) if isinstance(X, CorrectedFrames) else (X, None)
         stack = _as_scan(stack, variance.shape)
         dtype = validation.float_dtype(stack.dtype)
-        work = None if correction is None else correction.steps(stack.shape[0], dtype)
+        work = None if correction is None else correction._steps(stack.shape[0], dtype)
         sums = sum_scan(stack, dtype, work=work, n_jobs=self.n_jobs, batch_size=self.batch_size)
         _warn_of_left_out(sums, stack.shape[0])
         if (correction := _correction_of(self.calibrator)) is not None:

@@ -9,6 +9,7 @@ import click
 
 from detectorcal._errors import InputError, warn
 from detectorcal._files import refuse_existing
+from detectorcal._provenance import mapping_in
 from detectorcal.calibrator import DetectorCalibrator
 from detectorcal.cli._command import FILE, Command
 from detectorcal.cli._inputs import opened
@@ -77,9 +78,8 @@ def report(
 
 def _warn_of_another_sweep(calibrator: DetectorCalibrator, frames: FrameStack) -> None:
     """Compare the number of frames with that of the sweep that the calibration's record tells of."""
-    inputs = calibrator.provenance_.get("inputs")
-    recorded = inputs.get("sweep") if isinstance(inputs, dict) else None
-    shape = recorded.get("shape") if isinstance(recorded, dict) else None
+    recorded = mapping_in(mapping_in(calibrator.provenance_, "inputs"), "sweep")
+    shape = recorded.get("shape")
     if isinstance(shape, list) and shape and shape[0] != len(frames):
         warn(
             f"`{frames.path}` has {len(frames)} frames, but this calibration was fitted to {shape[0]}: is it "

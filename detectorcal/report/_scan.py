@@ -14,7 +14,7 @@ from scipy.signal import savgol_filter
 from detectorcal import _validation as validation
 from detectorcal._defects import DEFECTS
 from detectorcal._errors import InputError
-from detectorcal._provenance import history_of
+from detectorcal._provenance import history_of, mapping_in
 from detectorcal._streaming import evenly, single_threaded_blas
 from detectorcal._typing import Float64, Stack
 from detectorcal.calibrator import DetectorCalibrator
@@ -88,9 +88,7 @@ class Scan:
 
 def _transmission(values: Float64, corrected: Any) -> Float64:
     """Give transmissions, of which a file may hold -log, as its record tells."""
-    history = history_of(corrected) or {}
-    parameters = history.get("parameters")
-    is_log = isinstance(parameters, dict) and parameters.get("log") is True
+    is_log = mapping_in(history_of(corrected) or {}, "parameters").get("log") is True
     return np.exp(-values) if is_log else values
 
 

@@ -94,7 +94,7 @@ def ring_pass(sizes: Sizes, folder: Path) -> Table:
 
     def from_file(name: str) -> None:
         with open_frames(f"{path}:/{name}") as frames:
-            sums_of(frames, correction.steps(n, np.dtype(np.float32)) if name == "raw" else None)
+            sums_of(frames, correction._steps(n, np.dtype(np.float32)) if name == "raw" else None)
 
     jobs, reads = {}, {}
     for name, frames in (("transmissions", corrected), ("raw", sweep)):
